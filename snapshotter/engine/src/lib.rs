@@ -1,0 +1,1 @@
+//! snapshotter/engine
