@@ -1,0 +1,24 @@
+//! The kernel calls that have no safe wrapper in a library.
+//!
+//! This module is the only place in the project with `unsafe`. Every function is one call: it takes file descriptors
+//! and plain numbers, and answers what the kernel answered. No policy, no retries, no paths.
+#![allow(
+    unsafe_code,
+    reason = "the one module of the project for raw kernel calls"
+)]
+
+mod abi;
+mod clone;
+mod extents;
+mod freeze;
+mod inode_flags;
+mod loop_device;
+
+pub use clone::{clone_file, clone_range};
+pub use extents::{Extent, extents};
+pub use freeze::{freeze, shutdown_xfs, thaw};
+pub use inode_flags::{cow_extent_size, is_nocow, set_cow_extent_size, set_nocow};
+pub use loop_device::{
+    LoopConfig, LoopStatus, block_device_bytes, loop_clear, loop_configure, loop_get_free,
+    loop_set_autoclear, loop_set_capacity, loop_status,
+};
