@@ -1,5 +1,6 @@
 //! Volumes and snapshots of one node, on one directory.
 
+pub mod attach;
 pub mod error;
 pub mod fault;
 pub mod id;
