@@ -1,0 +1,3 @@
+//! Generates the CSI types and services.
+
+fn main() {}
