@@ -11,6 +11,12 @@ use tonic::Code;
 use super::Kind;
 use super::shared::{Answer, FAULT, NEVER, because};
 
+const MAYBE_MADE: Answer = because(
+    Code::Unavailable,
+    "a final code would let a deleted claim be forgotten together with a volume that may exist; a \
+     non-final one is called until it is known",
+);
+
 pub(super) fn create(kind: Kind) -> Answer {
     match kind {
         Kind::InvalidArgument => because(
@@ -66,11 +72,7 @@ pub(super) fn create(kind: Kind) -> Answer {
             Code::Internal,
             "undone, so final is right: a claim deleted now leaves no volume behind",
         ),
-        Kind::Uncertain => because(
-            Code::Unavailable,
-            "a final code would let a deleted claim be forgotten together with a volume that may \
-             exist; a non-final one is called until it is known",
-        ),
+        Kind::Uncertain => MAYBE_MADE,
         Kind::Internal => FAULT,
         Kind::BadToken | Kind::Unimplemented => NEVER,
     }
