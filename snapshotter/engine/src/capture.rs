@@ -255,3 +255,37 @@ pub(crate) fn cannot_share(error: std::io::Error) -> Error {
         None => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_that_reads_back_differently_is_an_error_that_names_its_place() {
+        let image = tempfile::tempfile().unwrap();
+        let cut = Cut::prepare(&image, 1 << 30).unwrap();
+        image.set_len(cut.layout().file_bytes()).unwrap();
+        image
+            .write_all_at(&[1; 4096], cut.layout().data_offset())
+            .unwrap();
+        let (written, runs) = cut.write_metadata().unwrap();
+        assert_eq!(runs, 1);
+        cut.verify_written(&written).unwrap();
+        // In a table, behind the used part of one, and where no table is in use.
+        for position in [
+            0,
+            3 * CLUSTER_BYTES + 7,
+            4 * CLUSTER_BYTES - 1,
+            5 * CLUSTER_BYTES,
+        ] {
+            let mut before = [0];
+            image.read_exact_at(&mut before, position).unwrap();
+            image.write_all_at(&[before[0] ^ 1], position).unwrap();
+            let error = cut.verify_written(&written).unwrap_err();
+            let place = format!("at byte {} ", position / CLUSTER_BYTES * CLUSTER_BYTES);
+            assert!(error.to_string().contains(&place), "{error}");
+            image.write_all_at(&before, position).unwrap();
+        }
+        cut.verify_written(&written).unwrap();
+    }
+}
