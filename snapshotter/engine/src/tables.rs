@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use pool::{Error, ErrorKind, Result};
 
+use crate::digest::is_zero;
 use crate::header::{cluster_len, header_cluster};
 use crate::layout::{Area, CLUSTER_BYTES, COUNTS_PER_BLOCK, ENTRIES_PER_TABLE, Layout};
 
@@ -172,7 +173,7 @@ impl<'a, 's> Builder<'a, 's> {
         }
         // The front blocks are the first few, so block 0 counts them all; it is in use anyway, for the header.
         for block in 0..self.front.len() {
-            if self.front[block].iter().any(|byte| *byte != 0) {
+            if !is_zero(&self.front[block]) {
                 self.use_block(block as u64);
             }
         }
@@ -192,7 +193,7 @@ fn zeroes(area: Area) -> Vec<u8> {
 /// Hands out those of some neighbouring clusters that are not zero.
 fn emit(sink: &mut Sink<'_>, first: u64, bytes: &[u8]) -> Result<()> {
     for (cluster, bytes) in (first..).zip(bytes.chunks_exact(cluster_len())) {
-        if bytes.iter().any(|byte| *byte != 0) {
+        if !is_zero(bytes) {
             sink(cluster, bytes)?;
         }
     }
