@@ -5,4 +5,7 @@ pub mod blocking;
 pub mod claims;
 pub mod failure;
 pub mod joiner;
+pub mod local_node;
 pub mod pool_handle;
+
+pub use local_node::LocalNode;
