@@ -14,7 +14,7 @@ use tests::client::{accepted, refused};
 use tests::csi;
 use tests::fixture::Fixture;
 use tests::kubelet::Attachment;
-use tests::requests::{at_least, block, expand, filesystem, is_block, signed, volume};
+use tests::requests::{at_least, block, expand, filesystem, is_block, signed, uses, volume};
 use tests::scratch_fs::{FsKind, MIB};
 use tests::writer::{self, Writer};
 use tests::{content, tools};
@@ -22,14 +22,6 @@ use tonic::Code;
 
 const BEFORE: u64 = 320 * MIB;
 const AFTER: u64 = 512 * MIB;
-
-fn uses() -> [(&'static str, csi::VolumeCapability); 3] {
-    [
-        ("block", block()),
-        ("ext4", filesystem("ext4")),
-        ("xfs", filesystem("xfs")),
-    ]
-}
 
 /// The size that a pod sees.
 fn seen_bytes(attachment: &Attachment) -> u64 {

@@ -9,57 +9,18 @@
 )]
 
 use std::fs::File;
-use std::path::Path;
 
 use tests::client::{accepted, refused};
 use tests::csi;
-use tests::csi::volume_capability::access_mode::Mode;
 use tests::fixture::Fixture;
 use tests::kubelet::{Attachment, text};
-use tests::requests::{block, filesystem, is_block, volume, with_mode};
+use tests::requests::{block, filesystem, is_block, uses, volume};
 use tests::scratch_fs::{FsKind, MIB};
 use tests::{content, loops, mounts, tree};
 use tonic::Code;
 
 /// The smallest that serves xfs too.
 const SIZE: u64 = 320 * MIB;
-
-/// The ways a volume can be used.
-fn uses() -> [(&'static str, csi::VolumeCapability); 3] {
-    [
-        ("block", block()),
-        ("ext4", filesystem("ext4")),
-        ("xfs", filesystem("xfs")),
-    ]
-}
-
-/// Where data goes in a published volume: the device itself or a file in the filesystem.
-fn data_place(attachment: &Attachment) -> std::path::PathBuf {
-    if is_block(&attachment.capability) {
-        attachment.target.clone()
-    } else {
-        let file = attachment.target.join("data");
-        if !file.exists() {
-            File::create(&file).unwrap().sync_all().unwrap();
-        }
-        file
-    }
-}
-
-fn write_data(attachment: &Attachment) -> Vec<u8> {
-    let bytes = content::pattern(&attachment.volume_id, 65_536);
-    content::write_at(&data_place(attachment), 0, &bytes);
-    bytes
-}
-
-#[track_caller]
-fn assert_data(attachment: &Attachment, bytes: &[u8]) {
-    assert!(
-        content::read_at(&data_place(attachment), 0, bytes.len()) == bytes,
-        "the data is another one in {}",
-        attachment.target.display()
-    );
-}
 
 /// One mount at the target, at most one at the staging path, one loop device.
 #[track_caller]
@@ -85,7 +46,7 @@ fn repeated_stage_and_publish_stack_nothing() {
         let mut fixture = Fixture::on(kind);
         for (name, how) in uses() {
             let attachment = fixture.published(name, SIZE, &how);
-            let bytes = write_data(&attachment);
+            let bytes = attachment.write_data();
             let device = assert_attached_once(&fixture, &attachment);
             for restart in [false, true, false] {
                 if restart {
@@ -95,7 +56,7 @@ fn repeated_stage_and_publish_stack_nothing() {
                 accepted(attachment.publish(&fixture.csi));
                 let same = assert_attached_once(&fixture, &attachment);
                 assert_eq!(same.name, device.name, "the device stays the same");
-                assert_data(&attachment, &bytes);
+                attachment.assert_data(&bytes);
             }
             attachment.down(&fixture.csi);
             attachment.down(&fixture.csi);
@@ -138,12 +99,12 @@ fn publish_after_a_reboot_without_stage_serves_the_same_data() {
         let mut fixture = Fixture::on(kind);
         for (name, how) in uses() {
             let attachment = fixture.published(name, SIZE, &how);
-            let bytes = write_data(&attachment);
+            let bytes = attachment.write_data();
             fixture.reboot();
             assert_eq!(mounts::at(&attachment.target), []);
             accepted(attachment.publish(&fixture.csi));
             let _device = assert_attached_once(&fixture, &attachment);
-            assert_data(&attachment, &bytes);
+            attachment.assert_data(&bytes);
             attachment.down_and_delete(&fixture.csi);
         }
     }
@@ -154,11 +115,11 @@ fn stage_and_publish_after_a_reboot_serve_the_same_data() {
     let mut fixture = Fixture::on(FsKind::Xfs);
     for (name, how) in uses() {
         let attachment = fixture.published(name, SIZE, &how);
-        let bytes = write_data(&attachment);
+        let bytes = attachment.write_data();
         fixture.reboot();
         attachment.up(&fixture.csi);
         let _device = assert_attached_once(&fixture, &attachment);
-        assert_data(&attachment, &bytes);
+        attachment.assert_data(&bytes);
         attachment.down_and_delete(&fixture.csi);
     }
 }
@@ -196,7 +157,7 @@ fn a_published_volume_is_not_deleted() {
     let mut fixture = Fixture::on(FsKind::Xfs);
     for (name, how) in uses() {
         let attachment = fixture.published(name, SIZE, &how);
-        let bytes = write_data(&attachment);
+        let bytes = attachment.write_data();
         let _in_use = refused(
             fixture.csi.delete(&attachment.volume_id),
             Code::FailedPrecondition,
@@ -206,7 +167,7 @@ fn a_published_volume_is_not_deleted() {
             fixture.csi.delete(&attachment.volume_id),
             Code::FailedPrecondition,
         );
-        assert_data(&attachment, &bytes);
+        attachment.assert_data(&bytes);
         attachment.down_and_delete(&fixture.csi);
     }
 }
@@ -344,102 +305,16 @@ fn a_volume_whose_image_alone_was_removed_is_never_made_anew() {
 }
 
 #[test]
-fn a_second_target_is_allowed_or_not_by_the_access_mode() {
-    let fixture = Fixture::on(FsKind::Xfs);
-    let modes = [
-        (Mode::SingleNodeMultiWriter, true),
-        (Mode::SingleNodeSingleWriter, false),
-        (Mode::SingleNodeWriter, false),
-    ];
-    for (name, how) in uses() {
-        for (mode, allowed) in modes {
-            let how = with_mode(how.clone(), mode);
-            let first = fixture.published(&format!("{name}-{mode:?}"), SIZE, &how);
-            let bytes = write_data(&first);
-            let second = first.in_pod(&fixture.kubelet(), "pod-2");
-            if allowed {
-                second.up(&fixture.csi);
-                assert_data(&second, &bytes);
-                accepted(first.unpublish(&fixture.csi));
-                assert_data(&second, &bytes);
-                accepted(second.unpublish(&fixture.csi));
-            } else {
-                let _one_writer = refused(second.publish(&fixture.csi), Code::FailedPrecondition);
-                assert_eq!(mounts::at(&second.target), []);
-                assert_data(&first, &bytes);
-                accepted(first.unpublish(&fixture.csi));
-                // The first has gone, so now it is the other's turn.
-                accepted(second.publish(&fixture.csi));
-                accepted(second.unpublish(&fixture.csi));
-            }
-            accepted(first.unstage(&fixture.csi));
-            accepted(fixture.csi.delete(&first.volume_id));
-        }
-    }
-}
-
-#[test]
-fn another_publish_at_the_same_target_is_refused() {
-    let fixture = Fixture::on(FsKind::Xfs);
-    for (name, how) in uses() {
-        let attachment = fixture.published(name, SIZE, &how);
-        let reading = attachment.clone().reading();
-        let _differs = refused(reading.publish(&fixture.csi), Code::AlreadyExists);
-        let other = fixture.csi.made_volume(volume("other", SIZE, how.clone()));
-        let mut intruder = fixture.attachment(&other.volume_id, "pod-1", &how);
-        intruder.target = attachment.target.clone();
-        accepted(intruder.stage(&fixture.csi));
-        let _occupied = refused(intruder.publish(&fixture.csi), Code::AlreadyExists);
-        // Nor is the one unpublished by the name of the other.
-        let _not_its = intruder.unpublish(&fixture.csi).is_ok();
-        assert_eq!(mounts::at(&attachment.target).len(), 1);
-        accepted(intruder.unstage(&fixture.csi));
-        accepted(fixture.csi.delete(&other.volume_id));
-        attachment.down_and_delete(&fixture.csi);
-    }
-}
-
-fn write_fails(place: &Path) -> bool {
-    use std::os::unix::fs::FileExt;
-    let file = std::fs::OpenOptions::new().write(true).open(place);
-    file.and_then(|file| {
-        file.write_all_at(b"intruder", 0)
-            .and_then(|()| file.sync_all())
-    })
-    .is_err()
-}
-
-#[test]
-fn a_read_only_publish_can_be_read_and_not_written() {
-    let mut fixture = Fixture::on(FsKind::Xfs);
-    for (name, how) in uses() {
-        let writing = fixture.published(name, SIZE, &how);
-        let bytes = write_data(&writing);
-        accepted(writing.unpublish(&fixture.csi));
-        accepted(writing.unstage(&fixture.csi));
-        let reading = writing.in_pod(&fixture.kubelet(), "reader").reading();
-        reading.up(&fixture.csi);
-        assert_data(&reading, &bytes);
-        assert!(write_fails(&data_place(&reading)), "{name} can be written");
-        fixture.crash_and_restart();
-        reading.up(&fixture.csi);
-        assert!(write_fails(&data_place(&reading)), "{name} can be written");
-        assert_data(&reading, &bytes);
-        reading.down_and_delete(&fixture.csi);
-    }
-}
-
-#[test]
 fn a_volume_in_use_is_not_torn_from_its_user() {
     let fixture = Fixture::on(FsKind::Xfs);
     for (name, how) in uses() {
         let attachment = fixture.published(name, SIZE, &how);
-        let bytes = write_data(&attachment);
+        let bytes = attachment.write_data();
         if !is_block(&how) {
-            let open = File::open(data_place(&attachment)).unwrap();
+            let open = File::open(attachment.data_place()).unwrap();
             let _busy = refused(attachment.unpublish(&fixture.csi), Code::FailedPrecondition);
             assert_eq!(mounts::at(&attachment.target).len(), 1, "no lazy unmount");
-            assert_data(&attachment, &bytes);
+            attachment.assert_data(&bytes);
             drop(open);
         }
         attachment.down_and_delete(&fixture.csi);
@@ -450,7 +325,7 @@ fn a_volume_in_use_is_not_torn_from_its_user() {
 fn kubelets_own_loop_on_the_published_device_is_kept_apart() {
     let mut fixture = Fixture::on(FsKind::Xfs);
     let attachment = fixture.published("device", SIZE, &block());
-    let bytes = write_data(&attachment);
+    let bytes = attachment.write_data();
     // kubelet attaches a loop device to what we published, as a lock.
     let lock = loops::attach(&attachment.target);
     fixture.crash_and_restart();
