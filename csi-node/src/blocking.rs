@@ -71,6 +71,19 @@ impl Blocking {
         });
         running.await.map_err(|_panicked| stopped())?
     }
+
+    /// Waits until nothing runs.
+    pub async fn idle(&self) {
+        let short = self
+            .short
+            .acquire_many(SHORT.try_into().unwrap_or(u32::MAX))
+            .await;
+        let long = self
+            .long
+            .acquire_many(LONG.try_into().unwrap_or(u32::MAX))
+            .await;
+        drop((short, long));
+    }
 }
 
 fn stopped() -> Failure {

@@ -15,12 +15,13 @@ mod snapshots;
 mod volumes;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use health::Problem;
 use pool::Pool;
 use pool::record::{SnapshotRecord, VolumeRecord};
-use proto::errors::Failure;
+use proto::errors::{Failure, Kind};
 pub use read::Page;
 pub use snapshots::SnapshotRequest;
 pub use volumes::VolumeRequest;
@@ -41,6 +42,7 @@ struct Inner {
     pool: PoolHandle,
     claims: Claims,
     blocking: Blocking,
+    stopping: AtomicBool,
     creating_volumes: Joiner<VolumeRequest, VolumeRecord>,
     creating_snapshots: Joiner<SnapshotRequest, SnapshotRecord>,
     expanding: Joiner<(u64, u64), VolumeRecord>,
@@ -56,6 +58,7 @@ impl LocalNode {
             pool,
             claims: Claims::default(),
             blocking: Blocking::default(),
+            stopping: AtomicBool::new(false),
             creating_volumes: Joiner::default(),
             creating_snapshots: Joiner::default(),
             expanding: Joiner::default(),
@@ -132,10 +135,32 @@ impl LocalNode {
         tokio::spawn(async move { node.empty_trash().await });
     }
 
+    /// Ends the node's work: nothing new is begun, copies stop and leave nothing, everything else is waited for, at most
+    /// for `patience`. What is published stays as it is.
+    pub async fn stop(&self, patience: Duration) {
+        self.0.stopping.store(true, Ordering::Release);
+        if tokio::time::timeout(patience, self.0.blocking.idle())
+            .await
+            .is_err()
+        {
+            tracing::warn!("work is still running; the next start finishes or removes it");
+        }
+    }
+
+    fn may_go_on(&self) -> bool {
+        !self.0.stopping.load(Ordering::Acquire)
+    }
+
     async fn long<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
+        if !self.may_go_on() {
+            return Err(Failure::new(
+                Kind::Unavailable,
+                "the driver is stopping; try again",
+            ));
+        }
         let node = self.clone();
         self.0.blocking.run(Work::Long, move || work(&node)).await
     }

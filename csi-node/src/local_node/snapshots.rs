@@ -56,7 +56,7 @@ impl LocalNode {
         let cut = self.claim_cut(&request.source).await?;
         self.long(move |node| {
             let _claims = (claimed, cut);
-            create(&*node.pool()?, request).map_err(failure::of)
+            create(&*node.pool()?, request, &|| node.may_go_on()).map_err(failure::of)
         })
         .await
     }
@@ -88,7 +88,11 @@ impl LocalNode {
     }
 }
 
-fn create(pool: &Pool, request: SnapshotRequest) -> pool::Result<SnapshotRecord> {
+fn create(
+    pool: &Pool,
+    request: SnapshotRequest,
+    go_on: &dyn Fn() -> bool,
+) -> pool::Result<SnapshotRecord> {
     match pool.snapshot(&request.id) {
         Ok(existing) => return Ok(existing),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -107,7 +111,7 @@ fn create(pool: &Pool, request: SnapshotRequest) -> pool::Result<SnapshotRecord>
         if shares_blocks {
             share(&source, &live, image)
         } else {
-            copy(&source, &live, image)
+            copy(&source, &live, image, go_on)
         }
     })
 }
@@ -131,19 +135,23 @@ fn share(source: &VolumeRecord, live: &File, image: &File) -> pool::Result<Snaps
     finish(cut, created, stall)
 }
 
-fn copy(source: &VolumeRecord, live: &File, image: &File) -> pool::Result<SnapshotContent> {
+fn copy(
+    source: &VolumeRecord,
+    live: &File,
+    image: &File,
+    go_on: &dyn Fn() -> bool,
+) -> pool::Result<SnapshotContent> {
     let cut = Cut::prepare(image, source.size_bytes)?;
     let held = Instant::now();
     let quiet = quiet::hold(source, live, false)?;
     reached(Step::SnapshotFrozen)?;
     let created = Timestamp::now();
-    cut.copy(
-        live,
-        &Watch {
-            deadline: quiet.deadline(),
-            ..Watch::UNWATCHED
-        },
-    )?;
+    let watch = Watch {
+        deadline: quiet.deadline(),
+        keep_going: go_on,
+        ..Watch::UNWATCHED
+    };
+    cut.copy(live, &watch)?;
     reached(Step::SnapshotCut)?;
     quiet.release(false)?;
     reached(Step::SnapshotThawed)?;

@@ -69,7 +69,7 @@ impl LocalNode {
         };
         self.long(move |node| {
             let _claims = (claimed, cut);
-            create(&*node.pool()?, request).map_err(failure::of)
+            create(&*node.pool()?, request, &|| node.may_go_on()).map_err(failure::of)
         })
         .await
     }
@@ -148,7 +148,10 @@ fn delete(pool: &Pool, id: &VolumeId) -> pool::Result<()> {
     pool.delete_volume(id)
 }
 
-fn create(pool: &Pool, request: VolumeRequest) -> pool::Result<VolumeRecord> {
+/// Answers false once a copy is not wanted any more.
+type GoOn<'a> = &'a dyn Fn() -> bool;
+
+fn create(pool: &Pool, request: VolumeRequest, go_on: GoOn<'_>) -> pool::Result<VolumeRecord> {
     match pool.volume(&request.id) {
         Ok(existing) => return Ok(existing),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -156,8 +159,8 @@ fn create(pool: &Pool, request: VolumeRequest) -> pool::Result<VolumeRecord> {
     }
     match request.source.clone() {
         None => pool.create_volume(new_volume(request, None), |_empty| Ok(())),
-        Some(Source::Snapshot(id)) => restore(pool, request, &pool.snapshot(&id)?),
-        Some(Source::Volume(id)) => clone(pool, request, &pool.volume(&id)?),
+        Some(Source::Snapshot(id)) => restore(pool, request, &pool.snapshot(&id)?, go_on),
+        Some(Source::Volume(id)) => clone(pool, request, &pool.volume(&id)?, go_on),
     }
 }
 
@@ -165,6 +168,7 @@ fn restore(
     pool: &Pool,
     request: VolumeRequest,
     snapshot: &SnapshotRecord,
+    go_on: GoOn<'_>,
 ) -> pool::Result<VolumeRecord> {
     large_enough(&request, snapshot.virtual_bytes)?;
     let image = pool.open_snapshot_image(&snapshot.id)?;
@@ -173,12 +177,25 @@ fn restore(
     pool.create_volume(new, |target| {
         set_size(target, size)?;
         pool::fault::reached(pool::fault::Step::FillStarted)?;
-        snapshot_engine::restore(&image, snapshot, target, &Watch::UNWATCHED)?;
+        snapshot_engine::restore(
+            &image,
+            snapshot,
+            target,
+            &Watch {
+                keep_going: go_on,
+                ..Watch::UNWATCHED
+            },
+        )?;
         pool::fault::reached(pool::fault::Step::FillDone)
     })
 }
 
-fn clone(pool: &Pool, request: VolumeRequest, source: &VolumeRecord) -> pool::Result<VolumeRecord> {
+fn clone(
+    pool: &Pool,
+    request: VolumeRequest,
+    source: &VolumeRecord,
+    go_on: GoOn<'_>,
+) -> pool::Result<VolumeRecord> {
     large_enough(&request, source.size_bytes)?;
     let shares_blocks = pool.reflink()?;
     let image = pool.checked_image(source, false)?;
@@ -193,6 +210,7 @@ fn clone(pool: &Pool, request: VolumeRequest, source: &VolumeRecord) -> pool::Re
         } else {
             let watch = Watch {
                 deadline: quiet.deadline(),
+                keep_going: go_on,
                 ..Watch::UNWATCHED
             };
             snapshot_engine::copy_raw(&image, source.size_bytes, target, &watch)?;
