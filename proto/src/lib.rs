@@ -1,1 +1,37 @@
-//! proto
+//! CSI 1.13.0 as Rust types and gRPC services, and what every part of the driver that speaks CSI
+//! must agree on: the one table of error codes, and how nodes are named in topology.
+//!
+//! This crate knows no other crate of the project.
+
+pub mod errors;
+pub mod topology;
+
+mod redact;
+
+/// The Container Storage Interface.
+pub mod csi {
+    /// Package `csi.v1`, generated from `proto/csi/csi.proto`.
+    ///
+    /// `Debug` of a message with secrets or mount flags prints how many there are, never what
+    /// they are.
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        rust_2018_idioms,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
+        clippy::missing_errors_doc,
+        clippy::semicolon_if_nothing_returned,
+        clippy::large_futures,
+        clippy::needless_pass_by_value,
+        reason = "generated code"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("csi.v1");
+        include!(concat!(env!("OUT_DIR"), "/csi.v1.debug.rs"));
+    }
+}
+
+#[cfg(test)]
+mod tests;
