@@ -49,16 +49,14 @@ pub struct CreateSnapshot {
     pub id: String,
     /// The caller's name for it, any Unicode, to be kept for people.
     pub name: String,
-    /// The volume to cut it from; any string that a caller may send.
+    /// The volume to cut it from.
     pub source_volume_id: String,
-    /// The nodes it may be placed on.
-    pub placement: Placement,
 }
 
 /// A volume to be grown to at least a size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpandVolume {
-    /// The volume; any string that a caller may send.
+    /// The volume.
     pub id: String,
     /// The size asked for, to be kept if the volume grows; 0 if the caller named only a limit.
     pub requested_bytes: u64,
@@ -115,8 +113,8 @@ pub struct Page<T> {
 
 /// Keeps volumes and snapshots.
 ///
-/// Ids that come from callers are any string of at most 128 bytes: one that is not of a form
-/// that [`crate::ids`] makes names nothing.
+/// Every id that a backend is handed has a form that [`crate::ids`] makes: any other string names
+/// nothing, and the service answers that itself.
 #[tonic::async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Whether volumes can be served now.

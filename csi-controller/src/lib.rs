@@ -3,8 +3,21 @@
 //! Requests are parsed and checked at the edge, in pure functions; a [`Backend`] gets decided
 //! values; gRPC codes come from the one table in `proto::errors`. This crate links no disk code
 //! and no Kubernetes client: what keeps the volumes is behind [`Backend`].
+//!
+//! Secrets that callers send are never read, and requests are never logged.
 
 pub mod backend;
+pub mod ids;
 pub mod model;
+pub mod mount_flags;
+pub mod size;
+
+mod answer;
+mod controller;
+mod endpoint;
+mod identity;
+mod request;
 
 pub use backend::Backend;
+pub use controller::ControllerService;
+pub use identity::{DriverName, IdentityService, Readiness, Serves};

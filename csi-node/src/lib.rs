@@ -1,1 +1,11 @@
-//! csi-node
+//! What one node does: the CSI Node service, and the operations on the node's own pool.
+#![forbid(unsafe_code)]
+
+pub mod blocking;
+pub mod claims;
+pub mod failure;
+pub mod joiner;
+pub mod local_node;
+pub mod pool_handle;
+
+pub use local_node::LocalNode;

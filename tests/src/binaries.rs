@@ -21,7 +21,7 @@ pub fn shipped() -> PathBuf {
     find(
         "VD_VDCTL",
         target().join("release/vdctl"),
-        "make build-test",
+        "make test-binaries",
     )
 }
 
@@ -33,7 +33,7 @@ pub fn with_faults() -> PathBuf {
     find(
         "VD_VDCTL_FAULT",
         target().join("fault/vdctl"),
-        "make build-test",
+        "make test-binaries",
     )
 }
 
@@ -43,7 +43,7 @@ pub fn csi_sanity() -> PathBuf {
     find(
         "CSI_SANITY",
         project().join(".cache/bin/csi-sanity"),
-        "tools/install-test-tools.sh",
+        "make test-tools",
     )
 }
 

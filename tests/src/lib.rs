@@ -27,6 +27,7 @@ pub mod loops;
 pub mod mounts;
 pub mod requests;
 pub mod residue;
+pub mod sanity;
 pub mod scratch_fs;
 pub mod server;
 pub mod tools;

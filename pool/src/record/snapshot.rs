@@ -15,6 +15,8 @@ pub struct SnapshotRecord {
     pub name: String,
     /// The volume it was cut from, which may be gone.
     pub source_volume: VolumeId,
+    /// The lineage of the source: see [`super::VolumeRecord::lineage`].
+    pub lineage: VolumeId,
     /// The instant of the cut.
     pub created: Timestamp,
     /// The size asked for the source, in bytes: what CSI calls `size_bytes`.

@@ -33,6 +33,8 @@ pub struct VolumeRecord {
     pub access_modes: Vec<String>,
     /// Where its first content came from.
     pub source: Option<Source>,
+    /// The volume this one's content descends from; itself for a fresh volume. Objects of one lineage can share blocks.
+    pub lineage: VolumeId,
     /// It was staged at least once, so a guest may have written to it.
     pub staged: bool,
 }

@@ -99,6 +99,41 @@ pub(super) struct Fiemap {
     pub(super) extents: [FiemapExtent; FIEMAP_BATCH],
 }
 
+/// `struct xfs_fsop_geom_v1`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct XfsGeometryV1 {
+    pub(super) blocksize: u32,
+    pub(super) rtextsize: u32,
+    pub(super) agblocks: u32,
+    pub(super) agcount: u32,
+    pub(super) logblocks: u32,
+    pub(super) sectsize: u32,
+    pub(super) inodesize: u32,
+    pub(super) imaxpct: u32,
+    pub(super) datablocks: u64,
+    pub(super) rtblocks: u64,
+    pub(super) rtextents: u64,
+    pub(super) logstart: u64,
+    pub(super) uuid: [u8; 16],
+    pub(super) sunit: u32,
+    pub(super) swidth: u32,
+    pub(super) version: i32,
+    pub(super) flags: u32,
+    pub(super) logsectsize: u32,
+    pub(super) rtsectsize: u32,
+    pub(super) dirblocksize: u32,
+}
+
+/// `struct xfs_growfs_data`, with its padding written out.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct XfsGrowData {
+    pub(super) newblocks: u64,
+    pub(super) imaxpct: u32,
+    pub(super) pad: u32,
+}
+
 pub(super) const LOOP_CLR_FD: u64 = 0x4c01;
 pub(super) const LOOP_SET_STATUS64: u64 = 0x4c04;
 pub(super) const LOOP_GET_STATUS64: u64 = 0x4c05;
@@ -117,6 +152,11 @@ pub(super) const FS_IOC_FSSETXATTR: u64 = nix::request_code_write!(b'X', 32, siz
 pub(super) const FS_IOC_GETFLAGS: u64 = nix::request_code_read!(b'f', 1, size_of::<u64>());
 pub(super) const FS_IOC_SETFLAGS: u64 = nix::request_code_write!(b'f', 2, size_of::<u64>());
 pub(super) const XFS_IOC_GOINGDOWN: u64 = nix::request_code_read!(b'X', 125, size_of::<u32>());
+pub(super) const XFS_IOC_FSGEOMETRY_V1: u64 =
+    nix::request_code_read!(b'X', 100, size_of::<XfsGeometryV1>());
+pub(super) const XFS_IOC_FSGROWFSDATA: u64 =
+    nix::request_code_write!(b'X', 110, size_of::<XfsGrowData>());
+pub(super) const EXT4_IOC_RESIZE_FS: u64 = nix::request_code_write!(b'f', 16, size_of::<u64>());
 pub(super) const BLKGETSIZE64: u64 = nix::request_code_read!(0x12, 114, size_of::<usize>());
 
 #[cfg(test)]
@@ -131,6 +171,8 @@ mod tests {
         assert_eq!(size_of::<FsXattr>(), 28);
         assert_eq!(size_of::<FiemapExtent>(), 56);
         assert_eq!(size_of::<Fiemap>(), 32 + FIEMAP_BATCH * 56);
+        assert_eq!(size_of::<XfsGeometryV1>(), 112);
+        assert_eq!(size_of::<XfsGrowData>(), 16);
     }
 
     #[test]
@@ -143,5 +185,8 @@ mod tests {
         assert_eq!(FS_IOC_FSGETXATTR, 0x801c_581f);
         assert_eq!(FS_IOC_FSSETXATTR, 0x401c_5820);
         assert_eq!(BLKGETSIZE64, 0x8008_1272);
+        assert_eq!(XFS_IOC_FSGEOMETRY_V1, 0x8070_5864);
+        assert_eq!(XFS_IOC_FSGROWFSDATA, 0x4010_586e);
+        assert_eq!(EXT4_IOC_RESIZE_FS, 0x4008_6610);
     }
 }

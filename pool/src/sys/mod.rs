@@ -11,12 +11,14 @@ mod abi;
 mod clone;
 mod extents;
 mod freeze;
+mod grow;
 mod inode_flags;
 mod loop_device;
 
 pub use clone::{clone_file, clone_range};
 pub use extents::{Extent, extents};
 pub use freeze::{freeze, shutdown_xfs, thaw};
+pub use grow::{XfsGeometry, grow_ext4, grow_xfs, xfs_geometry};
 pub use inode_flags::{cow_extent_size, is_nocow, set_cow_extent_size, set_nocow};
 pub use loop_device::{
     LoopConfig, LoopStatus, block_device_bytes, loop_clear, loop_configure, loop_get_free,

@@ -1,0 +1,108 @@
+//! Parameters of a StorageClass and of a VolumeSnapshotClass.
+
+use std::collections::HashMap;
+
+use proto::errors::Failure;
+
+use super::capability::fs_type;
+use super::text::{self, shown};
+use crate::model::{FsType, Provisioning};
+
+/// Keys below this belong to the sidecars. Those we do not know are accepted and ignored:
+/// external-provisioner passes all of them to GetCapacity.
+const SIDECAR_PREFIX: &str = "csi.storage.k8s.io/";
+const FS_TYPE: &str = "csi.storage.k8s.io/fstype";
+const PROVISIONING: &str = "provisioning";
+const COMPRESSION: &str = "compression";
+
+/// The parameters of a StorageClass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct VolumeParameters {
+    pub(crate) provisioning: Provisioning,
+    /// Comes after the file system that the capability names.
+    pub(crate) fs_type: Option<FsType>,
+}
+
+/// Reads the parameters of a StorageClass.
+pub(crate) fn parse_volume(
+    parameters: &HashMap<String, String>,
+) -> Result<VolumeParameters, Failure> {
+    text::map("parameters", parameters)?;
+    let mut parsed = VolumeParameters::default();
+    for (key, value) in sorted(parameters) {
+        match key {
+            PROVISIONING => parsed.provisioning = provisioning(value)?,
+            FS_TYPE if value.is_empty() => {}
+            FS_TYPE => parsed.fs_type = Some(fs_type(value)?),
+            other if other.starts_with(SIDECAR_PREFIX) => {}
+            other => {
+                return Err(Failure::invalid(format!(
+                    "StorageClass parameter {} is not known; known are {PROVISIONING} (thin, \
+                     thick) and {FS_TYPE} (ext4, xfs)",
+                    shown(other)
+                )));
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+/// Checks the parameters of a VolumeSnapshotClass; none of them changes anything yet.
+pub(crate) fn check_snapshot(parameters: &HashMap<String, String>) -> Result<(), Failure> {
+    text::map("parameters", parameters)?;
+    for (key, value) in sorted(parameters) {
+        match (key, value) {
+            (COMPRESSION, "none") => {}
+            (COMPRESSION, "zstd") => {
+                return Err(Failure::invalid(
+                    "compression: zstd is not built yet; use none, or leave the parameter out",
+                ));
+            }
+            (COMPRESSION, other) => {
+                return Err(Failure::invalid(format!(
+                    "compression {} is not known; known is none",
+                    shown(other)
+                )));
+            }
+            (other, _) if other.starts_with(SIDECAR_PREFIX) => {}
+            (other, _) => {
+                return Err(Failure::invalid(format!(
+                    "VolumeSnapshotClass parameter {} is not known; known is {COMPRESSION} (none)",
+                    shown(other)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses mutable parameters: there is no VolumeAttributesClass support.
+pub(crate) fn check_mutable(parameters: &HashMap<String, String>) -> Result<(), Failure> {
+    if parameters.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::invalid(
+        "mutable_parameters are not supported; take the VolumeAttributesClass off the claim",
+    ))
+}
+
+fn provisioning(value: &str) -> Result<Provisioning, Failure> {
+    match value {
+        "thin" => Ok(Provisioning::Thin),
+        "thick" => Ok(Provisioning::Thick),
+        other => Err(Failure::invalid(format!(
+            "provisioning {} is not known; known are thin and thick",
+            shown(other)
+        ))),
+    }
+}
+
+/// In the order of the keys, so that a request with two faults always gets the same message.
+fn sorted(parameters: &HashMap<String, String>) -> Vec<(&str, &str)> {
+    let mut sorted: Vec<(&str, &str)> = parameters
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    sorted.sort_unstable();
+    sorted
+}

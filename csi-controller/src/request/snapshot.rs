@@ -1,0 +1,52 @@
+//! Requests about snapshots.
+
+use proto::csi::v1::{CreateSnapshotRequest, ListSnapshotsRequest};
+use proto::errors::Failure;
+
+use super::{parameters, text};
+use crate::backend::{CreateSnapshot, SnapshotFilter};
+use crate::ids;
+use crate::model::Snapshot;
+
+/// Checks a CreateSnapshot request.
+pub(crate) fn parse_create(request: &CreateSnapshotRequest) -> Result<CreateSnapshot, Failure> {
+    let name = text::name(&request.name)?;
+    let source_volume_id = text::id("source_volume_id", &request.source_volume_id)?;
+    parameters::check_snapshot(&request.parameters)?;
+    if request.accessibility_requirements.is_some() {
+        return Err(Failure::invalid(
+            "accessibility_requirements are not supported for snapshots: a snapshot is on the node \
+             of its volume",
+        ));
+    }
+    Ok(CreateSnapshot {
+        id: ids::snapshot_id(name),
+        name: name.to_owned(),
+        source_volume_id: source_volume_id.to_owned(),
+    })
+}
+
+/// The first way in which a snapshot of this name is not what was asked for.
+pub(crate) fn difference(asked: &CreateSnapshot, existing: &Snapshot) -> Option<String> {
+    (asked.source_volume_id != existing.source_volume_id)
+        .then(|| format!("it was cut from volume {}", existing.source_volume_id))
+}
+
+/// Reads the filter of a ListSnapshots request; `None` if it cannot match anything, because it
+/// names what no id of ours can be.
+pub(crate) fn parse_filter(request: &ListSnapshotsRequest) -> Option<SnapshotFilter> {
+    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let filter = SnapshotFilter {
+        source_volume_id: given(&request.source_volume_id),
+        snapshot_id: given(&request.snapshot_id),
+    };
+    let possible = filter
+        .source_volume_id
+        .as_deref()
+        .is_none_or(ids::is_volume_id)
+        && filter
+            .snapshot_id
+            .as_deref()
+            .is_none_or(ids::is_snapshot_id);
+    possible.then_some(filter)
+}

@@ -1,0 +1,167 @@
+//! Everything one node does with its pool on behalf of a controller: volumes, snapshots, restores, clones.
+//!
+//! `vdctl serve` calls it in the same process; an agent on Kubernetes calls it from its reconcilers. Each operation is
+//!
+//! ```text
+//! join or start ─> claim the objects ─> blocking thread: pool + snapshot engine ─> answer, also to those who joined
+//! ```
+//! and goes on when the caller goes away.
+
+mod health;
+mod quiet;
+mod read;
+mod release;
+mod snapshots;
+mod volumes;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub use health::Problem;
+use pool::Pool;
+use pool::record::{SnapshotRecord, VolumeRecord};
+use proto::errors::{Failure, Kind};
+pub use read::Page;
+pub use snapshots::SnapshotRequest;
+pub use volumes::VolumeRequest;
+
+use crate::blocking::{Blocking, Work};
+use crate::claims::Claims;
+use crate::failure;
+use crate::joiner::Joiner;
+use crate::pool_handle::PoolHandle;
+
+/// One node's pool and everything that runs on it. Cheap to clone; all clones are the same node.
+#[derive(Clone, Debug)]
+pub struct LocalNode(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    pool: PoolHandle,
+    claims: Claims,
+    blocking: Blocking,
+    stopping: AtomicBool,
+    creating_volumes: Joiner<VolumeRequest, VolumeRecord>,
+    creating_snapshots: Joiner<SnapshotRequest, SnapshotRecord>,
+    expanding: Joiner<(u64, u64), VolumeRecord>,
+    deleting: Joiner<(), ()>,
+}
+
+impl LocalNode {
+    /// The node `name` with the pool behind `pool`.
+    #[must_use]
+    pub fn new(name: String, pool: PoolHandle) -> Self {
+        Self(Arc::new(Inner {
+            name,
+            pool,
+            claims: Claims::default(),
+            blocking: Blocking::default(),
+            stopping: AtomicBool::new(false),
+            creating_volumes: Joiner::default(),
+            creating_snapshots: Joiner::default(),
+            expanding: Joiner::default(),
+            deleting: Joiner::default(),
+        }))
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The claims of running operations, for the Node service.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.0.claims
+    }
+
+    /// The threads for blocking work, for the Node service.
+    #[must_use]
+    pub fn blocking(&self) -> &Blocking {
+        &self.0.blocking
+    }
+
+    /// The pool, opened if need be. Blocks.
+    ///
+    /// # Errors
+    /// Why it cannot be used now.
+    pub fn pool(&self) -> Result<Arc<Pool>, Failure> {
+        self.0.pool.get().map_err(failure::of)
+    }
+
+    /// Whether volumes can be served now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn probe(&self) -> Result<(), Failure> {
+        let node = self.clone();
+        self.0
+            .blocking
+            .run(Work::Short, move || node.pool().map(drop))
+            .await
+    }
+
+    /// Keeps the pool open and its trash empty until the future is dropped. A pool that went away is opened again here,
+    /// also when nobody asks for anything.
+    pub async fn maintain(&self, interval: Duration) {
+        let mut ticks = tokio::time::interval(interval);
+        loop {
+            ticks.tick().await;
+            self.empty_trash().await;
+        }
+    }
+
+    /// Frees what was deleted.
+    async fn empty_trash(&self) {
+        let node = self.clone();
+        let emptied = self
+            .0
+            .blocking
+            .run(Work::Long, move || {
+                node.pool()?.empty_trash().map_err(failure::of)
+            })
+            .await;
+        if let Err(error) = emptied {
+            tracing::debug!(%error, "the trash was not emptied; it is tried again");
+        }
+    }
+
+    /// Frees what was deleted, without anybody waiting for it.
+    fn empty_trash_soon(&self) {
+        let node = self.clone();
+        tokio::spawn(async move { node.empty_trash().await });
+    }
+
+    /// Ends the node's work: nothing new is begun, copies stop and leave nothing, everything else is waited for, at most
+    /// for `patience`. What is published stays as it is.
+    pub async fn stop(&self, patience: Duration) {
+        self.0.stopping.store(true, Ordering::Release);
+        if tokio::time::timeout(patience, self.0.blocking.idle())
+            .await
+            .is_err()
+        {
+            tracing::warn!("work is still running; the next start finishes or removes it");
+        }
+    }
+
+    fn may_go_on(&self) -> bool {
+        !self.0.stopping.load(Ordering::Acquire)
+    }
+
+    async fn long<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        if !self.may_go_on() {
+            return Err(Failure::new(
+                Kind::Unavailable,
+                "the driver is stopping; try again",
+            ));
+        }
+        let node = self.clone();
+        self.0.blocking.run(Work::Long, move || work(&node)).await
+    }
+}

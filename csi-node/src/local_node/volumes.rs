@@ -1,0 +1,260 @@
+//! Making, growing and deleting volumes.
+
+use std::fs::File;
+use std::time::Duration;
+
+use pool::record::{
+    Format, FormatState, Provisioning, SnapshotRecord, Source, VolumeMode, VolumeRecord,
+};
+use pool::{Error, ErrorKind, NewVolume, Pool, VolumeId};
+use proto::errors::Failure;
+use snapshot_engine::Watch;
+
+use super::{LocalNode, quiet, release};
+use crate::claims::{Hold, Object};
+use crate::failure;
+
+/// A volume to be made. Sizes are decided: nothing is rounded or defaulted here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRequest {
+    /// The id, made from the name.
+    pub id: VolumeId,
+    /// The orchestrator's name for it.
+    pub name: String,
+    /// The size asked for, in bytes.
+    pub requested_bytes: u64,
+    /// The size of the image, in bytes.
+    pub size_bytes: u64,
+    /// Whether blocks are allocated ahead.
+    pub provisioning: Provisioning,
+    /// How pods will see it. With a source, the state of a filesystem's format is `Inherited`.
+    pub mode: VolumeMode,
+    /// Access modes by their CSI names.
+    pub access_modes: Vec<String>,
+    /// Where its content comes from.
+    pub source: Option<Source>,
+}
+
+impl LocalNode {
+    /// Makes a volume, or finds the one that has this id, which may differ from what is asked.
+    ///
+    /// # Errors
+    /// `NotFound` for the source, `NoSpace`, `Precondition` when the source cannot be copied now, `Busy`.
+    pub async fn create_volume(&self, request: VolumeRequest) -> Result<VolumeRecord, Failure> {
+        let id = request.id.to_string();
+        self.0
+            .creating_volumes
+            .run(&id, &request.clone(), || {
+                let node = self.clone();
+                async move { node.create_volume_alone(request).await }
+            })
+            .await
+    }
+
+    async fn create_volume_alone(&self, request: VolumeRequest) -> Result<VolumeRecord, Failure> {
+        let mut wanted = vec![(Object::Volume(request.id.to_string()), Hold::Alone)];
+        match &request.source {
+            Some(Source::Snapshot(id)) => {
+                wanted.push((Object::Snapshot(id.to_string()), Hold::Shared));
+            }
+            Some(Source::Volume(id)) if *id != request.id => {
+                wanted.push((Object::Volume(id.to_string()), Hold::Shared));
+            }
+            Some(Source::Volume(_)) | None => {}
+        }
+        let claimed = self.0.claims.try_claim("creation", &wanted)?;
+        let cut = match &request.source {
+            Some(Source::Volume(id)) => Some(self.claim_cut(id).await?),
+            Some(Source::Snapshot(_)) | None => None,
+        };
+        self.long(move |node| {
+            let _claims = (claimed, cut);
+            create(&*node.pool()?, request, &|| node.may_go_on()).map_err(failure::of)
+        })
+        .await
+    }
+
+    /// Waits for the right to cut a volume: cuts of one volume take turns.
+    pub(super) async fn claim_cut(&self, id: &VolumeId) -> Result<crate::claims::Claimed, Failure> {
+        /// A cut takes a second at most; a copy of a frozen volume five.
+        const PATIENCE: Duration = Duration::from_secs(50);
+        let wanted = [(Object::Cut(id.to_string()), Hold::Alone)];
+        self.0.claims.claim("cut", &wanted, PATIENCE).await
+    }
+
+    /// Grows a volume's image and devices to at least `size_bytes`.
+    ///
+    /// # Errors
+    /// `NotFound`, `NoSpace`, `Busy`.
+    pub async fn expand_volume(
+        &self,
+        id: &VolumeId,
+        requested_bytes: u64,
+        size_bytes: u64,
+    ) -> Result<VolumeRecord, Failure> {
+        let id = id.clone();
+        self.0
+            .expanding
+            .run(id.as_str(), &(requested_bytes, size_bytes), || {
+                let (node, id) = (self.clone(), id.clone());
+                async move {
+                    let wanted = [(Object::Volume(id.to_string()), Hold::Alone)];
+                    let claimed = node.0.claims.try_claim("expansion", &wanted)?;
+                    node.long(move |node| {
+                        let _claimed = claimed;
+                        node.pool()?
+                            .expand_volume(&id, requested_bytes, size_bytes)
+                            .map_err(failure::of)
+                    })
+                    .await
+                }
+            })
+            .await
+    }
+
+    /// Deletes a volume; one that is not there is deleted already. What a forgotten unstage left is released first.
+    ///
+    /// # Errors
+    /// `InUse` while it is published or held, `Corrupt` when its record cannot be trusted, `Busy`.
+    pub async fn delete_volume(&self, id: &VolumeId) -> Result<(), Failure> {
+        let key = id.to_string();
+        self.0
+            .deleting
+            .run(&key, &(), || {
+                let (node, id) = (self.clone(), id.clone());
+                async move {
+                    let wanted = [(Object::Volume(id.to_string()), Hold::Alone)];
+                    let claimed = node.0.claims.try_claim("deletion", &wanted)?;
+                    let deleted = node
+                        .long(move |node| {
+                            let _claimed = claimed;
+                            delete(&*node.pool()?, &id).map_err(failure::of)
+                        })
+                        .await;
+                    node.empty_trash_soon();
+                    deleted
+                }
+            })
+            .await
+    }
+}
+
+fn delete(pool: &Pool, id: &VolumeId) -> pool::Result<()> {
+    match pool.volume(id).and_then(|_| pool.open_image(id, false)) {
+        Ok(image) => release::release_unused(&image)?,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
+        Err(error) => return Err(error),
+    }
+    pool.delete_volume(id)
+}
+
+/// Answers false once a copy is not wanted any more.
+type GoOn<'a> = &'a dyn Fn() -> bool;
+
+fn create(pool: &Pool, request: VolumeRequest, go_on: GoOn<'_>) -> pool::Result<VolumeRecord> {
+    match pool.volume(&request.id) {
+        Ok(existing) => return Ok(existing),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    match request.source.clone() {
+        None => pool.create_volume(new_volume(request, None), |_empty| Ok(())),
+        Some(Source::Snapshot(id)) => restore(pool, request, &pool.snapshot(&id)?, go_on),
+        Some(Source::Volume(id)) => clone(pool, request, &pool.volume(&id)?, go_on),
+    }
+}
+
+fn restore(
+    pool: &Pool,
+    request: VolumeRequest,
+    snapshot: &SnapshotRecord,
+    go_on: GoOn<'_>,
+) -> pool::Result<VolumeRecord> {
+    large_enough(&request, snapshot.virtual_bytes)?;
+    let image = pool.open_snapshot_image(&snapshot.id)?;
+    let new = new_volume(request, Some(snapshot.lineage.clone()));
+    let size = new.size_bytes;
+    pool.create_volume(new, |target| {
+        set_size(target, size)?;
+        pool::fault::reached(pool::fault::Step::FillStarted)?;
+        snapshot_engine::restore(
+            &image,
+            snapshot,
+            target,
+            &Watch {
+                keep_going: go_on,
+                ..Watch::UNWATCHED
+            },
+        )?;
+        pool::fault::reached(pool::fault::Step::FillDone)
+    })
+}
+
+fn clone(
+    pool: &Pool,
+    request: VolumeRequest,
+    source: &VolumeRecord,
+    go_on: GoOn<'_>,
+) -> pool::Result<VolumeRecord> {
+    large_enough(&request, source.size_bytes)?;
+    let shares_blocks = pool.reflink()?;
+    let image = pool.checked_image(source, false)?;
+    let new = new_volume(request, Some(source.lineage.clone()));
+    let size = new.size_bytes;
+    pool.create_volume(new, |target| {
+        set_size(target, size)?;
+        pool::fault::reached(pool::fault::Step::FillStarted)?;
+        let quiet = quiet::hold(source, &image, shares_blocks)?;
+        if shares_blocks {
+            snapshot_engine::clone_raw(&image, source.size_bytes, target)?;
+        } else {
+            let watch = Watch {
+                deadline: quiet.deadline(),
+                keep_going: go_on,
+                ..Watch::UNWATCHED
+            };
+            snapshot_engine::copy_raw(&image, source.size_bytes, target, &watch)?;
+        }
+        quiet.release(shares_blocks)?;
+        pool::fault::reached(pool::fault::Step::FillDone)
+    })
+}
+
+fn set_size(target: &File, bytes: u64) -> pool::Result<()> {
+    use pool::Context;
+    target.set_len(bytes).during("give a new image its size")
+}
+
+fn large_enough(request: &VolumeRequest, source_bytes: u64) -> pool::Result<()> {
+    if request.size_bytes >= source_bytes {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::OutOfRange,
+        format!(
+            "the new volume would have {} bytes, its source has {source_bytes}: ask for at least as much",
+            request.size_bytes
+        ),
+    ))
+}
+
+fn new_volume(request: VolumeRequest, lineage: Option<VolumeId>) -> NewVolume {
+    let mode = match (request.mode, &request.source) {
+        (VolumeMode::Filesystem(format), Some(_)) => VolumeMode::Filesystem(Format {
+            fs: format.fs,
+            state: FormatState::Inherited,
+        }),
+        (mode, _) => mode,
+    };
+    NewVolume {
+        id: request.id,
+        name: request.name,
+        requested_bytes: request.requested_bytes,
+        size_bytes: request.size_bytes,
+        provisioning: request.provisioning,
+        mode,
+        access_modes: request.access_modes,
+        source: request.source,
+        lineage,
+    }
+}

@@ -1,0 +1,129 @@
+//! Making the filesystem, once in a volume's life.
+//!
+//! 1. `Unformatted`: the image must be blank. Record `Formatting`.
+//! 2. `Formatting`: make the image blank again if a run before us may have begun, mkfs, fsync. Record `Formatted`.
+//! 3. `Formatted` and `Inherited`: nothing, ever.
+//!
+//! Stopped after 1: mkfs runs on an image that is blank. Stopped within 2: what was written was never mounted, so it is
+//! thrown away. Stopped after 2: done.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use super::{ext4, refuse_unless_blank, xfs};
+use crate::attach::loop_device::{self, ImageKey};
+use crate::attach::tool;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::fault::{self, Step};
+use crate::record::{Format, FormatState, FsType, Provisioning, VolumeRecord};
+
+/// mkfs on a sparse file takes well under a second for a terabyte; a disk that is that slow is broken.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// Makes the filesystem that `record` asks for, unless it was made before. `image` is open for reading and writing, and
+/// `set_state` records a state durably before it returns.
+///
+/// # Errors
+/// `Corrupt` when the image and the record disagree, `InUse` when a loop device is bound to an image without a
+/// filesystem, `NoSpace`, `Precondition` when mkfs is not installed, `Io`. The state never runs ahead of the image.
+pub fn ensure_made(
+    image: &File,
+    record: &VolumeRecord,
+    format: Format,
+    mut set_state: impl FnMut(FormatState) -> Result<()>,
+) -> Result<()> {
+    match format.state {
+        FormatState::Formatted | FormatState::Inherited => return Ok(()),
+        FormatState::Unformatted => {
+            refuse_attached(image)?;
+            refuse_unless_blank(image)?;
+            set_state(FormatState::Formatting)?;
+            fault::reached(Step::StageFormatting)?;
+        }
+        FormatState::Formatting => {
+            refuse_attached(image)?;
+            make_blank(image, record)?;
+        }
+    }
+    make(image, record, format.fs)?;
+    fault::reached(Step::StageMade)?;
+    set_state(FormatState::Formatted)?;
+    fault::reached(Step::StageFormatted)
+}
+
+fn refuse_attached(image: &File) -> Result<()> {
+    match loop_device::find(ImageKey::of(image)?)?.first() {
+        None => Ok(()),
+        Some(device) => Err(Error::new(
+            ErrorKind::InUse,
+            format!(
+                "this volume has no filesystem yet, but somebody bound its image to {}: detach it (losetup -d)",
+                device.path().display()
+            ),
+        )),
+    }
+}
+
+fn make_blank(image: &File, record: &VolumeRecord) -> Result<()> {
+    image.set_len(0).during("empty the image")?;
+    image
+        .set_len(record.size_bytes)
+        .during("give the image its size again")?;
+    allocate(image, record)
+}
+
+fn make(image: &File, record: &VolumeRecord, fs: FsType) -> Result<()> {
+    let (program, mut arguments) = match fs {
+        FsType::Ext4 => ("mkfs.ext4", ext4::make_arguments(record.size_bytes)),
+        FsType::Xfs => ("mkfs.xfs", xfs::make_arguments()),
+    };
+    arguments.push(path_of(image).display().to_string());
+    let outcome = tool::run(program, &arguments, LIMIT)?;
+    if outcome.code != Some(0) {
+        return Err(failed(program, &outcome));
+    }
+    // mkfs punches holes where it wants zeroes.
+    allocate(image, record)?;
+    image.sync_all().during("write the new filesystem out")
+}
+
+/// A full disk is the one failure of mkfs that its caller can do something about.
+fn failed(program: &str, outcome: &tool::Outcome) -> Error {
+    let full = outcome.output.contains("No space left on device")
+        || outcome.output.contains("Disk quota exceeded");
+    let kind = if full {
+        ErrorKind::NoSpace
+    } else {
+        ErrorKind::Io
+    };
+    let code = outcome.code;
+    Error::new(
+        kind,
+        format!("{program} ended with {code:?}: {}", outcome.output),
+    )
+}
+
+fn allocate(image: &File, record: &VolumeRecord) -> Result<()> {
+    match record.provisioning {
+        Provisioning::Thin => Ok(()),
+        Provisioning::Thick => {
+            let length = i64::try_from(record.size_bytes).map_err(|error| {
+                Error::new(ErrorKind::Internal, format!("allocate the image: {error}"))
+            })?;
+            fallocate(image, FallocateFlags::empty(), 0, length).during("allocate the image")
+        }
+    }
+}
+
+/// A path that leads to this very inode, for another process.
+fn path_of(image: &File) -> PathBuf {
+    PathBuf::from(format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        image.as_raw_fd()
+    ))
+}

@@ -1,0 +1,136 @@
+//! What is in a pool, read once at the start and kept in step with the disk by the pool's one owner.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use crate::durable::{self, Folder};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::{SnapshotId, VolumeId};
+use crate::layout::Layout;
+use crate::record::{self, Kind, SnapshotRecord, VolumeRecord};
+
+/// All objects of a pool, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    /// Volumes that can be used.
+    pub(crate) volumes: BTreeMap<VolumeId, Arc<VolumeRecord>>,
+    /// Snapshots that can be used.
+    pub(crate) snapshots: BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
+    /// Folders that are kept and not touched, because their record cannot be trusted.
+    pub(crate) quarantined: Vec<Quarantined>,
+}
+
+/// A folder whose record cannot be trusted. It is kept, reported, and read again when somebody asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// `volumes/<name>` or `snapshots/<name>`.
+    pub path: String,
+    /// The folder's name; an id, unless a person put the folder there.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Index {
+    /// Reads all records of a pool.
+    ///
+    /// # Errors
+    /// Only when a folder cannot be listed; a damaged record is in the answer.
+    pub(crate) fn read(layout: &Layout) -> Result<Self> {
+        let mut index = Self::default();
+        for name in layout.volumes.names()? {
+            match read_volume(layout, &name) {
+                Ok(record) => drop(index.volumes.insert(record.id.clone(), Arc::new(record))),
+                Err(error) => index.quarantine("volumes", &name, &error),
+            }
+        }
+        for name in layout.snapshots.names()? {
+            match read_snapshot(layout, &name) {
+                Ok(record) => drop(index.snapshots.insert(record.id.clone(), Arc::new(record))),
+                Err(error) => index.quarantine("snapshots", &name, &error),
+            }
+        }
+        Ok(index)
+    }
+
+    fn quarantine(&mut self, parent: &str, name: &str, error: &Error) {
+        let path = format!("{parent}/{name}");
+        tracing::error!(path, %error, "the record cannot be trusted; the folder is kept and not used");
+        self.quarantined.push(Quarantined {
+            path,
+            name: name.to_owned(),
+            reason: error.to_string(),
+        });
+    }
+
+    /// The same records, without a copy of each.
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            volumes: self.volumes.clone(),
+            snapshots: self.snapshots.clone(),
+            quarantined: Vec::new(),
+        }
+    }
+
+    /// The sum of the sizes of all volumes, in bytes.
+    #[must_use]
+    pub(crate) fn volume_sizes(&self) -> u64 {
+        self.volumes
+            .values()
+            .map(|volume| volume.charge_bytes())
+            .sum()
+    }
+
+    /// The sum of the charges of all snapshots, in bytes.
+    #[must_use]
+    pub(crate) fn snapshot_charges(&self) -> u64 {
+        self.snapshots
+            .values()
+            .map(|snapshot| snapshot.charge_bytes)
+            .sum()
+    }
+}
+
+/// Reads the record of the volume in the folder `volumes/<name>`.
+pub(crate) fn read_volume(layout: &Layout, name: &str) -> Result<VolumeRecord> {
+    let id = VolumeId::parse(name).map_err(not_ours)?;
+    let record: VolumeRecord = read_object(&layout.volumes, name, Kind::Volume)?;
+    same_id(record.id == id, name)?;
+    Ok(record)
+}
+
+/// Reads the record of the snapshot in the folder `snapshots/<name>`.
+pub(crate) fn read_snapshot(layout: &Layout, name: &str) -> Result<SnapshotRecord> {
+    let id = SnapshotId::parse(name).map_err(not_ours)?;
+    let record: SnapshotRecord = read_object(&layout.snapshots, name, Kind::Snapshot)?;
+    same_id(record.id == id, name)?;
+    Ok(record)
+}
+
+fn read_object<T: DeserializeOwned>(parent: &Folder, name: &str, kind: Kind) -> Result<T> {
+    let folder = parent.folder(name)?;
+    let bytes = durable::read_record(&folder).map_err(|error| match error.kind() {
+        // The folder is there, its record is not: damage, not absence.
+        ErrorKind::NotFound => error.with_kind(ErrorKind::Corrupt),
+        _ => error,
+    });
+    record::decode(kind, &bytes?).context_with(|| format!("the record of {name} cannot be trusted"))
+}
+
+fn same_id(same: bool, name: &str) -> Result<()> {
+    if same {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Corrupt,
+        format!("the record in the folder {name} is that of another object"),
+    ))
+}
+
+fn not_ours(error: Error) -> Error {
+    error
+        .with_kind(ErrorKind::Corrupt)
+        .context("a folder that is not ours")
+}

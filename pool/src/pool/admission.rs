@@ -1,0 +1,167 @@
+//! Who gets the last gigabyte: one request at a time is measured and entered.
+
+use nix::sys::statvfs::fstatvfs;
+
+use super::{Filesystem, Pool};
+use crate::capacity::{self, Figures, Policy};
+use crate::error::{Context, Result};
+use crate::measure;
+
+/// What an operation will come to hold, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Want {
+    /// Sizes of volumes.
+    pub(super) volume_sizes: u64,
+    /// Charges of snapshots.
+    pub(super) snapshot_charges: u64,
+    /// What is allocated at once although no volume's size covers it.
+    pub(super) pending: u64,
+}
+
+/// A pool's capacity as people and schedulers ask for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    /// The figures.
+    pub figures: Figures,
+    /// The rules.
+    pub policy: Policy,
+    /// Whether what is promised is kept whatever guests write (XFS and ext4, at ratio 1.0 or below).
+    pub is_promise: bool,
+}
+
+impl Usage {
+    /// What can still be promised, in bytes, whole MiB.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        self.figures.available(&self.policy)
+    }
+}
+
+/// Room that was entered for an operation. Given back when dropped, by which time the object is in the index or gone.
+#[derive(Debug)]
+pub(super) struct Reservation<'pool> {
+    pool: &'pool Pool,
+    want: Want,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.pool.state().reserved.subtract(self.want);
+    }
+}
+
+impl Want {
+    fn add(&mut self, other: Self) {
+        self.volume_sizes += other.volume_sizes;
+        self.snapshot_charges += other.snapshot_charges;
+        self.pending += other.pending;
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.volume_sizes = self.volume_sizes.saturating_sub(other.volume_sizes);
+        self.snapshot_charges = self.snapshot_charges.saturating_sub(other.snapshot_charges);
+        self.pending = self.pending.saturating_sub(other.pending);
+    }
+
+    fn total(self) -> u64 {
+        self.volume_sizes + self.snapshot_charges.max(self.pending)
+    }
+}
+
+/// How closely our own images are looked at. Each step is dearer and allows at least as much.
+#[derive(Clone, Copy)]
+enum Look {
+    None,
+    Quick,
+    Exact,
+}
+
+impl Pool {
+    /// How full the pool is. Looks at every image, and at the extents of those that can share blocks.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn usage(&self) -> Result<Usage> {
+        let figures = self.figures(Want::default(), Look::Exact)?;
+        let filesystem = self.filesystem()?;
+        Ok(Usage {
+            figures,
+            policy: self.policy,
+            is_promise: matches!(filesystem, Filesystem::Xfs | Filesystem::Ext4)
+                && self.policy.overcommit <= 1.0,
+        })
+    }
+
+    /// Enters `want`, if it fits.
+    pub(super) fn reserve(&self, want: Want) -> Result<Reservation<'_>> {
+        let _one_at_a_time = self
+            .admission
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.fits(want)? {
+            return Ok(self.enter(want));
+        }
+        // What was deleted still takes room until it is unlinked.
+        self.empty_trash()?;
+        if self.fits(want)? {
+            return Ok(self.enter(want));
+        }
+        let figures = self.figures(want, Look::Exact)?;
+        Err(capacity::refusal(want.total(), &figures, &self.policy))
+    }
+
+    fn enter(&self, want: Want) -> Reservation<'_> {
+        self.state().reserved.add(want);
+        Reservation { pool: self, want }
+    }
+
+    fn fits(&self, want: Want) -> Result<bool> {
+        for look in [Look::None, Look::Quick, Look::Exact] {
+            let figures = self.figures(want, look)?;
+            if figures.committed() <= figures.limit(&self.policy) {
+                return Ok(true);
+            }
+            if figures.volume_sizes + figures.snapshot_charges > figures.limit(&self.policy)
+                && figures.by_growth() > figures.limit(&self.policy)
+            {
+                // No closer look at our own images can help.
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The order matters: what guests write and what others delete in between may only make the answer more careful.
+    /// Charges first, then our own images, then the filesystem.
+    fn figures(&self, want: Want, look: Look) -> Result<Figures> {
+        let (charges, index) = {
+            let state = self.state();
+            let mut charges = state.reserved;
+            charges.add(Want {
+                volume_sizes: state.index.volume_sizes(),
+                snapshot_charges: state.index.snapshot_charges(),
+                pending: 0,
+            });
+            let index = match look {
+                Look::None => None,
+                Look::Quick | Look::Exact => Some(state.index.share()),
+            };
+            (charges, index)
+        };
+        let ours = match (look, &index) {
+            (Look::Quick, Some(index)) => measure::quick(&self.layout, index),
+            (Look::Exact, Some(index)) => measure::exact(&self.layout, index),
+            _ => 0,
+        };
+        let disk = fstatvfs(self.layout.root.as_file()).during("look at the pool's free space")?;
+        let unit = disk.fragment_size();
+        Ok(Figures {
+            size: disk.blocks() * unit,
+            used: (disk.blocks() - disk.blocks_free()) * unit,
+            volume_sizes: charges.volume_sizes + want.volume_sizes,
+            snapshot_charges: charges.snapshot_charges + want.snapshot_charges,
+            pending: charges.pending + want.pending,
+            ours,
+        })
+    }
+}

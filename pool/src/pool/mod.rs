@@ -1,0 +1,302 @@
+//! A pool: the volumes and snapshots in one directory, and the only process that may change them.
+//!
+//! ```text
+//! open ──> Pool ── create / expand / delete / record changes ──> disk, then index, then the caller
+//!   │                                                             (nothing is answered before it is durable)
+//!   └─ recovery: sweep tmp/, read records, quarantine what cannot be trusted, roll expansions forward
+//! ```
+//! The methods are safe to call from several threads, and two calls for one object are kept apart by the disk itself
+//! (`RENAME_NOREPLACE`). Which operations may run at the same time on one object is the caller's business.
+
+mod admission;
+mod delete;
+mod expand;
+mod object;
+mod recovery;
+mod snapshot;
+mod trash;
+mod volume;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+pub use admission::Usage;
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
+pub use snapshot::{NewSnapshot, SnapshotContent};
+pub use volume::NewVolume;
+
+use crate::capacity::Policy;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::{SnapshotId, VolumeId};
+use crate::index::{Index, Quarantined, read_snapshot, read_volume};
+use crate::layout::Layout;
+use crate::marker::{Marker, Ownership};
+use crate::record::{SnapshotRecord, VolumeRecord};
+use crate::sys;
+
+/// A pool that this process owns.
+#[derive(Debug)]
+pub struct Pool {
+    layout: Layout,
+    marker: Marker,
+    policy: Policy,
+    state: Mutex<State>,
+    admission: Mutex<()>,
+    emptying: Mutex<()>,
+    distrusted: AtomicBool,
+    reflink: OnceLock<bool>,
+    // Last, so that everything above is closed before another process may own the pool.
+    _ownership: Ownership,
+}
+
+/// How to open a pool.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The node this process works for; `None` takes the marker's word.
+    pub node: Option<String>,
+    /// Refuse a pool with another UUID.
+    pub uuid: Option<String>,
+    /// How much may be promised.
+    pub policy: Policy,
+}
+
+/// What the pool's filesystem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filesystem {
+    /// XFS.
+    Xfs,
+    /// Btrfs: capacity is limited, not promised.
+    Btrfs,
+    /// ext4: cannot share blocks.
+    Ext4,
+    /// Something else.
+    Other,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    index: Index,
+    reserved: admission::Want,
+}
+
+impl Pool {
+    /// The path the pool was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.layout.path()
+    }
+
+    /// The device number of the pool's filesystem.
+    #[must_use]
+    pub fn device(&self) -> u64 {
+        self.layout.device()
+    }
+
+    /// Who the pool is.
+    #[must_use]
+    pub fn marker(&self) -> &Marker {
+        &self.marker
+    }
+
+    /// Whether the pool can be worked on now.
+    ///
+    /// # Errors
+    /// `Unavailable`, with the reason: unmounted, another disk mounted over it, or a write that failed.
+    pub fn guard(&self) -> Result<()> {
+        self.layout.guard()?;
+        if self.distrusted.load(Ordering::Acquire) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "a write to the pool's filesystem failed; it is opened again before anything else is changed",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the pool's filesystem is.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn filesystem(&self) -> Result<Filesystem> {
+        filesystem(self.layout.root.as_file())
+    }
+
+    /// Whether files of this pool can share blocks. Found out by trying, once.
+    ///
+    /// # Errors
+    /// The kernel's, other than its no.
+    pub fn reflink(&self) -> Result<bool> {
+        if let Some(known) = self.reflink.get() {
+            return Ok(*known);
+        }
+        let found = probe_reflink(&self.layout)?;
+        Ok(*self.reflink.get_or_init(|| found))
+    }
+
+    /// The volume as its record on disk says now.
+    ///
+    /// # Errors
+    /// `NotFound`; `Corrupt` when its record cannot be trusted.
+    pub fn volume(&self, id: &VolumeId) -> Result<VolumeRecord> {
+        object::exists(&self.layout.volumes, id.as_str(), "volume")?;
+        match read_volume(&self.layout, id.as_str()) {
+            Ok(record) => {
+                self.heal_volume(&record);
+                Ok(record)
+            }
+            Err(error) => Err(error.context(format!("the volume {id} is kept but not used"))),
+        }
+    }
+
+    /// The snapshot as its record on disk says now.
+    ///
+    /// # Errors
+    /// `NotFound`; `Corrupt` when its record cannot be trusted.
+    pub fn snapshot(&self, id: &SnapshotId) -> Result<SnapshotRecord> {
+        object::exists(&self.layout.snapshots, id.as_str(), "snapshot")?;
+        match read_snapshot(&self.layout, id.as_str()) {
+            Ok(record) => {
+                self.heal_snapshot(&record);
+                Ok(record)
+            }
+            Err(error) => Err(error.context(format!("the snapshot {id} is kept but not used"))),
+        }
+    }
+
+    /// Volumes with an id greater than `after`, in the order of their ids, at most `limit`, and whether there are more.
+    #[must_use]
+    pub fn volumes(
+        &self,
+        after: Option<&VolumeId>,
+        limit: usize,
+    ) -> (Vec<Arc<VolumeRecord>>, bool) {
+        object::page(&self.state().index.volumes, after, limit, |_| true)
+    }
+
+    /// Snapshots with an id greater than `after` that `wanted` chooses, as [`Pool::volumes`].
+    pub fn snapshots(
+        &self,
+        after: Option<&SnapshotId>,
+        limit: usize,
+        wanted: impl Fn(&SnapshotRecord) -> bool,
+    ) -> (Vec<Arc<SnapshotRecord>>, bool) {
+        object::page(&self.state().index.snapshots, after, limit, wanted)
+    }
+
+    /// What is kept but not used, because its record cannot be trusted.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.state().index.quarantined.clone()
+    }
+
+    /// The image of a volume.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is missing or no regular file: it is never made anew.
+    pub fn open_image(&self, id: &VolumeId, write: bool) -> Result<File> {
+        object::open_image(
+            &self.layout.volumes,
+            id.as_str(),
+            crate::layout::DISK_IMAGE,
+            write,
+        )
+    }
+
+    /// The image of a snapshot, read-only.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is missing or no regular file.
+    pub fn open_snapshot_image(&self, id: &SnapshotId) -> Result<File> {
+        object::open_image(
+            &self.layout.snapshots,
+            id.as_str(),
+            crate::layout::SNAPSHOT_IMAGE,
+            false,
+        )
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock is held leaves at worst an index that lags behind the disk.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After a failed fsync nobody knows what is on the disk: nothing is changed until the pool is opened again.
+    fn distrust(&self) {
+        self.distrusted.store(true, Ordering::Release);
+    }
+
+    fn heal_volume(&self, record: &VolumeRecord) {
+        let mut state = self.state();
+        if !state.index.volumes.contains_key(&record.id) {
+            let path = format!("volumes/{}", record.id);
+            tracing::info!(path, "the record can be trusted again");
+            state.index.quarantined.retain(|folder| folder.path != path);
+            state
+                .index
+                .volumes
+                .insert(record.id.clone(), Arc::new(record.clone()));
+        }
+    }
+
+    fn heal_snapshot(&self, record: &SnapshotRecord) {
+        let mut state = self.state();
+        if !state.index.snapshots.contains_key(&record.id) {
+            let path = format!("snapshots/{}", record.id);
+            tracing::info!(path, "the record can be trusted again");
+            state.index.quarantined.retain(|folder| folder.path != path);
+            state
+                .index
+                .snapshots
+                .insert(record.id.clone(), Arc::new(record.clone()));
+        }
+    }
+}
+
+/// What the filesystem of an open file is.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn filesystem(file: &File) -> Result<Filesystem> {
+    let magic = fstatfs(file)
+        .during("look at the pool's filesystem")?
+        .filesystem_type();
+    Ok(match magic {
+        XFS_SUPER_MAGIC => Filesystem::Xfs,
+        BTRFS_SUPER_MAGIC => Filesystem::Btrfs,
+        EXT4_SUPER_MAGIC => Filesystem::Ext4,
+        _ => Filesystem::Other,
+    })
+}
+
+fn probe_reflink(layout: &Layout) -> Result<bool> {
+    let name = format!("probe-{}", uuid::Uuid::new_v4());
+    let folder = layout.tmp.make_folder(&name)?;
+    let answer = try_reflink(&folder);
+    folder.remove_file("from")?;
+    folder.remove_file("to")?;
+    layout.tmp.remove_folder(&name)?;
+    answer
+}
+
+fn try_reflink(folder: &crate::durable::Folder) -> Result<bool> {
+    use std::io::Write;
+
+    let mut from = folder.make_file("from")?;
+    let to = folder.make_file("to")?;
+    from.write_all(&[1; 4096])
+        .during("write a probe for shared blocks")?;
+    match sys::clone_file(&from, &to) {
+        Ok(()) => Ok(true),
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::EINVAL)
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(Error::io("probe for shared blocks", error)),
+    }
+}

@@ -1,0 +1,151 @@
+//! Keeping snapshots. What is in an image is the snapshot engine's business; that it is there, whole, is ours.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use super::Pool;
+use super::admission::Want;
+use super::object::Draft;
+use crate::durable;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::fault::{Step, reached};
+use crate::id::SnapshotId;
+use crate::layout::SNAPSHOT_IMAGE;
+use crate::measure;
+use crate::record::{self, Kind, SnapshotRecord, Timestamp, VolumeRecord};
+use crate::size::MIB;
+
+/// The qcow2 tables of a fully used disk take 1/4096 of its size (8 + 2 bytes for each 64 KiB), and a little more.
+const TABLE_SHARE: u64 = 4096;
+
+/// A snapshot to be made.
+#[derive(Clone, Debug)]
+pub struct NewSnapshot {
+    /// Its id, made from the name.
+    pub id: SnapshotId,
+    /// The orchestrator's name for it.
+    pub name: String,
+    /// The source's record.
+    pub source: VolumeRecord,
+    /// The image will share the source's blocks. A copy takes new ones at once.
+    pub shares_blocks: bool,
+}
+
+/// What the snapshot engine made of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotContent {
+    /// The instant of the cut.
+    pub created: Timestamp,
+    /// The disk's size, in bytes.
+    pub virtual_bytes: u64,
+    /// What the image has allocated, in bytes.
+    pub charge_bytes: u64,
+    /// Where the disk's bytes lie in the image.
+    pub data_offset: u64,
+    /// BLAKE3 of the tables.
+    pub metadata_digest: String,
+    /// Runs of data.
+    pub extents: u64,
+    /// How long writers were held back, in microseconds.
+    pub stall_us: u64,
+}
+
+impl Pool {
+    /// Makes a snapshot. `cut` fills the new, empty image, makes it durable and says what it is.
+    ///
+    /// 1. The room is reserved.
+    /// 2. A folder and an empty image are made in `tmp/`.
+    /// 3. `cut`: freeze, one clone of the whole live image, thaw, tables, sync, verify (its own steps).
+    /// 4. The image becomes read-only (0400), the record is written and synced, and so is the folder.
+    /// 5. The folder is renamed into `snapshots/`: the commit point.
+    /// 6. `snapshots/` and `tmp/` are synced. Only now is it answered.
+    ///
+    /// If we stop after 1 to 4, recovery removes the folder in `tmp/`; after 5, the snapshot is there whole or not at
+    /// all; after 6 it is there.
+    ///
+    /// # Errors
+    /// `Conflict` when it exists, `NoSpace`, what `cut` answers. Nothing is left behind, but after `Uncertain`.
+    pub fn create_snapshot(
+        &self,
+        new: NewSnapshot,
+        cut: impl FnOnce(&File) -> Result<SnapshotContent>,
+    ) -> Result<SnapshotRecord> {
+        self.guard()?;
+        if self.layout.snapshots.stat(new.id.as_str())?.is_some() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{} exists already", new.id),
+            ));
+        }
+        let expected = self.expected(&new)?;
+        let reservation = self.reserve(expected)?;
+        reached(Step::SnapshotReserved)?;
+        let mut draft = Draft::new(self, new.id.as_str(), SNAPSHOT_IMAGE)?;
+        let image = draft.make_image()?;
+        reached(Step::SnapshotFolderMade)?;
+        let content = cut(&image)?;
+        // The guest may have written between the reservation and the cut.
+        let more = content
+            .charge_bytes
+            .saturating_sub(expected.snapshot_charges);
+        let grown = self.reserve(Want {
+            snapshot_charges: more,
+            ..Want::default()
+        })?;
+        let record = record_of(new, content);
+        seal(&image)?;
+        durable::write_record(&draft.folder, &record::encode(Kind::Snapshot, &record)?)?;
+        reached(Step::SnapshotRecordWritten)?;
+        draft.publish(&self.layout.snapshots, record.id.as_str())?;
+        reached(Step::SnapshotPublished)?;
+        draft.sync_parents(&self.layout.snapshots)?;
+        reached(Step::SnapshotParentsSynced)?;
+        self.state()
+            .index
+            .snapshots
+            .insert(record.id.clone(), Arc::new(record.clone()));
+        drop((reservation, grown));
+        Ok(record)
+    }
+
+    fn expected(&self, new: &NewSnapshot) -> Result<Want> {
+        let source = self.checked_image(&new.source, false)?;
+        let data = measure::allocated(&source)?.min(new.source.size_bytes);
+        let tables = data / TABLE_SHARE + MIB;
+        Ok(Want {
+            volume_sizes: 0,
+            snapshot_charges: data + tables,
+            pending: if new.shares_blocks {
+                tables
+            } else {
+                data + tables
+            },
+        })
+    }
+}
+
+fn seal(image: &File) -> Result<()> {
+    image
+        .set_permissions(Permissions::from_mode(0o400))
+        .during("make a snapshot read-only")?;
+    image.sync_all().during("make a snapshot durable")
+}
+
+fn record_of(new: NewSnapshot, content: SnapshotContent) -> SnapshotRecord {
+    SnapshotRecord {
+        id: new.id,
+        name: new.name,
+        source_volume: new.source.id,
+        lineage: new.source.lineage,
+        created: content.created,
+        requested_bytes: new.source.requested_bytes,
+        virtual_bytes: content.virtual_bytes,
+        charge_bytes: content.charge_bytes,
+        mode: new.source.mode,
+        data_offset: content.data_offset,
+        metadata_digest: content.metadata_digest,
+        extents: content.extents,
+        stall_us: content.stall_us,
+    }
+}

@@ -1,0 +1,366 @@
+//! The pool on a real directory.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+
+use pool::record::{Provisioning, Timestamp, VolumeMode, VolumeRecord};
+use pool::size::MIB;
+use pool::{
+    ErrorKind, NewSnapshot, NewVolume, Options, Pool, SnapshotContent, SnapshotId, VolumeId,
+};
+use tempfile::TempDir;
+
+fn mk_pool() -> (TempDir, Pool) {
+    let folder = tempfile::tempdir().unwrap();
+    pool::init(folder.path(), "n1").unwrap();
+    let pool = open(folder.path());
+    (folder, pool)
+}
+
+fn open(path: &Path) -> Pool {
+    Pool::open(path, &Options::default()).unwrap()
+}
+
+fn mk_volume(name: &str, mib: u64) -> NewVolume {
+    NewVolume {
+        id: VolumeId::from_name(name),
+        name: name.to_owned(),
+        requested_bytes: mib * MIB,
+        size_bytes: mib * MIB,
+        provisioning: Provisioning::Thin,
+        mode: VolumeMode::Block,
+        access_modes: vec!["SINGLE_NODE_WRITER".to_owned()],
+        source: None,
+        lineage: None,
+    }
+}
+
+fn mk_snapshot(name: &str, source: &VolumeRecord) -> NewSnapshot {
+    NewSnapshot {
+        id: SnapshotId::from_name(name),
+        name: name.to_owned(),
+        source: source.clone(),
+        shares_blocks: false,
+    }
+}
+
+fn content(image: &fs::File) -> pool::Result<SnapshotContent> {
+    use pool::Context;
+    let mut image = image;
+    image.write_all(b"image").during("write")?;
+    Ok(SnapshotContent {
+        created: Timestamp::now(),
+        virtual_bytes: MIB,
+        charge_bytes: 4096,
+        data_offset: 0,
+        metadata_digest: String::new(),
+        extents: 1,
+        stall_us: 0,
+    })
+}
+
+fn count(folder: &Path, name: &str) -> usize {
+    fs::read_dir(folder.join(name)).unwrap().count()
+}
+
+#[test]
+fn a_volume_is_there_after_the_pool_is_opened_again() {
+    let (folder, pool) = mk_pool();
+    let made = pool.create_volume(mk_volume("a", 5), |_| Ok(())).unwrap();
+    drop(pool);
+    let pool = open(folder.path());
+    assert_eq!(pool.volume(&made.id).unwrap(), made);
+    assert_eq!(
+        pool.open_image(&made.id, false)
+            .unwrap()
+            .metadata()
+            .unwrap()
+            .len(),
+        5 * MIB
+    );
+    assert_eq!(count(folder.path(), "tmp"), 0);
+}
+
+#[test]
+fn a_volume_that_exists_is_not_made_again() {
+    let (_folder, pool) = mk_pool();
+    pool.create_volume(mk_volume("a", 1), |_| Ok(())).unwrap();
+    let error = pool
+        .create_volume(mk_volume("a", 1), |_| Ok(()))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+}
+
+#[test]
+fn a_volume_whose_filling_fails_leaves_nothing() {
+    let (folder, pool) = mk_pool();
+    let before = pool.usage().unwrap().figures.volume_sizes;
+    let failed = pool.create_volume(mk_volume("a", 1), |_| {
+        Err(pool::Error::new(ErrorKind::Io, "no"))
+    });
+    assert!(failed.is_err());
+    assert_eq!(
+        count(folder.path(), "tmp") + count(folder.path(), "volumes"),
+        0
+    );
+    assert_eq!(pool.usage().unwrap().figures.volume_sizes, before);
+}
+
+#[test]
+fn a_deleted_volume_is_gone_at_once_and_its_bytes_with_the_trash() {
+    let (folder, pool) = mk_pool();
+    let made = pool.create_volume(mk_volume("a", 8), |_| Ok(())).unwrap();
+    pool.open_image(&made.id, true)
+        .unwrap()
+        .write_all_at(&[7; 4096], MIB)
+        .unwrap();
+    pool.delete_volume(&made.id).unwrap();
+    pool.delete_volume(&made.id).unwrap();
+    assert_eq!(
+        pool.volume(&made.id).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    assert_eq!(count(folder.path(), "trash"), 1);
+    pool.empty_trash().unwrap();
+    assert_eq!(count(folder.path(), "trash"), 0);
+}
+
+#[test]
+fn a_volume_grows_and_never_shrinks() {
+    let (_folder, pool) = mk_pool();
+    let made = pool.create_volume(mk_volume("a", 4), |_| Ok(())).unwrap();
+    let grown = pool.expand_volume(&made.id, 9 * MIB - 5, 9 * MIB).unwrap();
+    assert_eq!(
+        (grown.size_bytes, grown.requested_bytes),
+        (9 * MIB, 9 * MIB - 5)
+    );
+    let again = pool.expand_volume(&made.id, 2 * MIB, 2 * MIB).unwrap();
+    assert_eq!(again.size_bytes, 9 * MIB);
+    assert_eq!(
+        pool.open_image(&made.id, false)
+            .unwrap()
+            .metadata()
+            .unwrap()
+            .len(),
+        9 * MIB
+    );
+}
+
+#[test]
+fn an_expansion_that_stopped_half_way_goes_on_at_the_next_start() {
+    let (folder, pool) = mk_pool();
+    let made = pool.create_volume(mk_volume("a", 4), |_| Ok(())).unwrap();
+    pool.update_volume(&made.id, |record| record.growing_to_bytes = Some(8 * MIB))
+        .unwrap();
+    drop(pool);
+    let record = open(folder.path()).volume(&made.id).unwrap();
+    assert_eq!(
+        (record.size_bytes, record.growing_to_bytes),
+        (8 * MIB, None)
+    );
+}
+
+#[test]
+fn a_damaged_record_is_kept_reported_and_heals() {
+    let (folder, pool) = mk_pool();
+    let bad = pool.create_volume(mk_volume("bad", 1), |_| Ok(())).unwrap();
+    let good = pool
+        .create_volume(mk_volume("good", 1), |_| Ok(()))
+        .unwrap();
+    drop(pool);
+    let path = folder
+        .path()
+        .join("volumes")
+        .join(bad.id.as_str())
+        .join("record");
+    let original = fs::read(&path).unwrap();
+    let mut damaged = original.clone();
+    damaged[100] ^= 1;
+    fs::File::create(&path)
+        .unwrap()
+        .write_all(&damaged)
+        .unwrap();
+    let pool = open(folder.path());
+    assert_eq!(pool.quarantined().len(), 1);
+    assert_eq!(pool.volumes(None, 10).0.len(), 1);
+    for result in [
+        pool.volume(&bad.id).map(drop),
+        pool.delete_volume(&bad.id),
+        pool.expand_volume(&bad.id, MIB, 2 * MIB).map(drop),
+    ] {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+    assert_eq!(
+        pool.create_volume(mk_volume("bad", 1), |_| Ok(()))
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Conflict
+    );
+    pool.expand_volume(&good.id, 2 * MIB, 2 * MIB).unwrap();
+    fs::File::create(&path)
+        .unwrap()
+        .write_all(&original)
+        .unwrap();
+    assert_eq!(pool.volume(&bad.id).unwrap(), bad);
+    assert_eq!(
+        (pool.quarantined().len(), pool.volumes(None, 10).0.len()),
+        (0, 2)
+    );
+}
+
+#[test]
+fn a_pool_has_one_owner() {
+    let (folder, pool) = mk_pool();
+    let second = Pool::open(folder.path(), &Options::default()).unwrap_err();
+    assert_eq!(second.kind(), ErrorKind::Unavailable);
+    drop(pool);
+    open(folder.path());
+}
+
+#[test]
+fn a_pool_of_another_node_or_uuid_is_refused() {
+    let (folder, pool) = mk_pool();
+    drop(pool);
+    for options in [
+        Options {
+            node: Some("n2".to_owned()),
+            ..Options::default()
+        },
+        Options {
+            uuid: Some("other".to_owned()),
+            ..Options::default()
+        },
+    ] {
+        let error = Pool::open(folder.path(), &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+}
+
+#[test]
+fn init_refuses_what_may_be_a_damaged_pool_and_tolerates_foreign_files() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("vol0")).unwrap();
+    fs::create_dir_all(folder.path().join("volumes/x")).unwrap();
+    assert_eq!(
+        pool::init(folder.path(), "n").unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
+    fs::remove_dir(folder.path().join("volumes/x")).unwrap();
+    pool::init(folder.path(), "n").unwrap();
+    assert_eq!(
+        pool::init(folder.path(), "n").unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
+    assert!(folder.path().join("vol0").exists());
+}
+
+#[test]
+fn a_pool_whose_folder_was_moved_away_changes_nothing_any_more() {
+    let (folder, pool) = mk_pool();
+    let elsewhere = folder.path().with_extension("moved");
+    let mv = std::process::Command::new("mv")
+        .arg(folder.path())
+        .arg(&elsewhere)
+        .status();
+    assert!(mv.unwrap().success());
+    fs::create_dir(folder.path()).unwrap();
+    let error = pool
+        .create_volume(mk_volume("a", 1), |_| Ok(()))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    fs::remove_dir(folder.path()).unwrap();
+    let back = std::process::Command::new("mv")
+        .arg(&elsewhere)
+        .arg(folder.path())
+        .status();
+    assert!(back.unwrap().success());
+    pool.create_volume(mk_volume("a", 1), |_| Ok(())).unwrap();
+}
+
+#[test]
+fn a_snapshot_is_read_only_and_outlives_its_source() {
+    let (folder, pool) = mk_pool();
+    let volume = pool.create_volume(mk_volume("a", 1), |_| Ok(())).unwrap();
+    let snapshot = pool
+        .create_snapshot(mk_snapshot("s", &volume), content)
+        .unwrap();
+    let path = folder
+        .path()
+        .join("snapshots")
+        .join(snapshot.id.as_str())
+        .join("image.qcow2");
+    assert_eq!(
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777,
+        0o400
+    );
+    pool.delete_volume(&volume.id).unwrap();
+    drop(pool);
+    let pool = open(folder.path());
+    assert_eq!(pool.snapshot(&snapshot.id).unwrap(), snapshot);
+    pool.delete_snapshot(&snapshot.id).unwrap();
+    pool.empty_trash().unwrap();
+    assert_eq!(
+        count(folder.path(), "trash") + count(folder.path(), "snapshots"),
+        0
+    );
+}
+
+#[test]
+fn leftovers_in_tmp_are_swept_at_the_start() {
+    let (folder, pool) = mk_pool();
+    drop(pool);
+    let left = folder.path().join("tmp/pvc-x.1");
+    fs::create_dir(&left).unwrap();
+    fs::File::create(left.join("disk.img")).unwrap();
+    fs::File::create(left.join("record.tmp")).unwrap();
+    open(folder.path());
+    assert_eq!(count(folder.path(), "tmp"), 0);
+}
+
+#[test]
+fn pages_follow_each_other_without_gaps() {
+    let (_folder, pool) = mk_pool();
+    for number in 0..10 {
+        pool.create_volume(mk_volume(&format!("v{number}"), 1), |_| Ok(()))
+            .unwrap();
+    }
+    let mut seen = Vec::new();
+    loop {
+        let (page, more) = pool.volumes(seen.last(), 3);
+        seen.extend(page.iter().map(|volume| volume.id.clone()));
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 10);
+    assert!(seen.is_sorted());
+}
+
+#[test]
+fn two_requests_never_share_the_last_gigabyte() {
+    let (_folder, pool) = mk_pool();
+    let available = pool.usage().unwrap().available() / MIB;
+    let size = available * 6 / 10;
+    let results: Vec<bool> = std::thread::scope(|scope| {
+        let make = |name: &'static str| {
+            let pool = &pool;
+            scope.spawn(move || pool.create_volume(mk_volume(name, size), |_| Ok(())))
+        };
+        let both = [make("a"), make("b")];
+        both.map(|thread| thread.join().unwrap())
+            .iter()
+            .map(Result::is_ok)
+            .collect()
+    });
+    assert_eq!(results.iter().filter(|ok| **ok).count(), 1);
+    let error = pool
+        .create_volume(mk_volume("c", size), |_| Ok(()))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    assert!(error.to_string().contains("promised to volumes"), "{error}");
+}

@@ -1,0 +1,173 @@
+//! Runs csi-sanity, the conformance test of the CSI project, and reads its report.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{binaries, wait};
+
+/// Longest time for one run.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// One run to be made.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The server's socket.
+    pub socket: PathBuf,
+    /// A folder of this run's own: paths, report and output lie there.
+    pub folder: PathBuf,
+    /// `mount` or `block`.
+    pub access: &'static str,
+    /// Class parameters of the volumes.
+    pub parameters: Vec<(&'static str, &'static str)>,
+    /// Size of the volumes.
+    pub bytes: u64,
+    /// Specs to leave out: the end of their names.
+    pub without: &'static [&'static str],
+}
+
+/// What one run found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Specs that passed.
+    pub passed: usize,
+    /// Specs that failed, with the reason.
+    pub failed: Vec<String>,
+    /// Specs that were skipped for a missing capability, by name.
+    pub skipped: BTreeSet<String>,
+    /// The end of its output, for messages.
+    pub output: String,
+}
+
+/// A run that was started.
+#[derive(Debug)]
+pub struct Running {
+    run: Run,
+    child: Child,
+}
+
+impl Run {
+    /// Starts it.
+    #[track_caller]
+    #[must_use]
+    pub fn start(self) -> Running {
+        std::fs::create_dir_all(&self.folder).expect("make the run's folder");
+        let parameters: Vec<String> = self
+            .parameters
+            .iter()
+            .map(|(key, value)| format!("{key}: \"{value}\"\n"))
+            .collect();
+        std::fs::write(self.folder.join("parameters.yaml"), parameters.concat())
+            .expect("write the class parameters");
+        let at = |name: &str| self.folder.join(name).display().to_string();
+        let output = std::fs::File::create(self.folder.join("output")).expect("create its output");
+        let mut command = Command::new(binaries::csi_sanity());
+        let _command = command
+            .arg(format!("--csi.endpoint=unix://{}", self.socket.display()))
+            .arg(format!("--csi.mountdir={}", at("mount")))
+            .arg(format!("--csi.stagingdir={}", at("staging")))
+            .arg(format!("--csi.testvolumesize={}", self.bytes))
+            .arg(format!("--csi.testvolumeexpandsize={}", 2 * self.bytes))
+            .arg(format!("--csi.testvolumeaccesstype={}", self.access))
+            .arg(format!("--ginkgo.json-report={}", at("report.json")))
+            .arg("--ginkgo.no-color")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("share its output"))
+            .stderr(output);
+        if !self.parameters.is_empty() {
+            let _command = command.arg(format!(
+                "--csi.testvolumeparameters={}",
+                at("parameters.yaml")
+            ));
+        }
+        for name in self.without {
+            let _command = command.arg(format!("--ginkgo.skip={name}$"));
+        }
+        let child = command.spawn().expect("start csi-sanity");
+        Running { run: self, child }
+    }
+}
+
+impl Running {
+    /// Waits for the end and reads the report.
+    #[track_caller]
+    #[must_use]
+    pub fn finish(mut self) -> Report {
+        let output = || std::fs::read_to_string(self.run.folder.join("output")).unwrap_or_default();
+        let ended = wait::holds_within(LIMIT, || {
+            self.child.try_wait().expect("look at csi-sanity").is_some()
+        });
+        assert!(ended, "csi-sanity does not end\n{}", tail(&output()));
+        let report = self.run.folder.join("report.json");
+        let output = tail(&output());
+        let text = std::fs::read_to_string(&report)
+            .unwrap_or_else(|error| panic!("{}: {error}\n{output}", report.display()));
+        let json: Value = serde_json::from_str(&text).expect("the report is JSON");
+        read_report(&json, self.run.without, output)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.child.try_wait().ok().flatten().is_none() {
+            let _already_gone = self.child.kill();
+            let _status = self.child.wait();
+        }
+    }
+}
+
+fn read_report(json: &Value, without: &[&str], output: String) -> Report {
+    let mut report = Report {
+        passed: 0,
+        failed: Vec::new(),
+        skipped: BTreeSet::new(),
+        output,
+    };
+    let suites = json.as_array().cloned().unwrap_or_default();
+    let specs = suites
+        .iter()
+        .flat_map(|suite| suite["SpecReports"].as_array().cloned().unwrap_or_default());
+    for spec in specs.filter(|spec| spec["LeafNodeType"] == "It") {
+        let name = name_of(&spec);
+        match spec["State"].as_str().unwrap_or_default() {
+            "passed" => report.passed += 1,
+            // Upstream has one spec that it has disabled itself.
+            "pending" => {}
+            "skipped" if without.iter().any(|end| name.ends_with(end)) => {}
+            "skipped" => {
+                let _new = report.skipped.insert(name);
+            }
+            state => {
+                let why = spec["Failure"]["Message"].as_str().unwrap_or_default();
+                report.failed.push(format!("{name}: {state}: {why}"));
+            }
+        }
+    }
+    report
+}
+
+fn name_of(spec: &Value) -> String {
+    let above = spec["ContainerHierarchyTexts"].as_array().cloned();
+    let mut parts: Vec<String> = above
+        .unwrap_or_default()
+        .iter()
+        .map(|part| part.as_str().unwrap_or_default().to_owned())
+        .collect();
+    parts.push(spec["LeafNodeText"].as_str().unwrap_or_default().to_owned());
+    parts.join(" / ")
+}
+
+fn tail(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// A folder for one run below a test's own.
+#[must_use]
+pub fn folder(test: &Path, run: &str) -> PathBuf {
+    // Below `kubelet`, so that what is left mounted there counts as residue.
+    test.join("kubelet").join("sanity").join(run)
+}

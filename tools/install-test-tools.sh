@@ -1,0 +1,32 @@
+#!/bin/sh
+# Installs what the tests need and this machine lacks: Debian packages, and csi-sanity into .cache/bin.
+set -eu
+cd "$(dirname "$0")/.."
+
+# command: Debian package that has it
+needed="mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs xfs_io:xfsprogs mkfs.btrfs:btrfs-progs qemu-img:qemu-utils
+losetup:mount timeout:coreutils blkid:util-linux"
+missing=""
+for pair in $needed; do
+    if ! command -v "${pair%%:*}" >/dev/null 2>&1; then
+        missing="$missing ${pair#*:}"
+    fi
+done
+if [ -n "$missing" ]; then
+    echo "installing:$missing"
+    apt-get update -q
+    # shellcheck disable=SC2086 # a list of packages
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
+fi
+
+sanity_version=v5.6.0
+if [ ! -x ".cache/bin/csi-sanity" ] || [ "$(cat .cache/bin/csi-sanity.version 2>/dev/null)" != "$sanity_version" ]; then
+    if ! command -v go >/dev/null 2>&1; then
+        echo "csi-sanity is built with Go, and there is no Go here: install Go 1.25 or later" >&2
+        exit 1
+    fi
+    echo "building csi-sanity $sanity_version into .cache/bin"
+    mkdir -p .cache/bin
+    GOBIN="$PWD/.cache/bin" go install "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@$sanity_version"
+    echo "$sanity_version" >.cache/bin/csi-sanity.version
+fi
