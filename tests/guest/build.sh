@@ -6,8 +6,7 @@
 #
 # Everything comes from Debian packages of the machine's own sources; they are unpacked, not
 # installed. Needs root (a loop mount for the boot loader, in a mount namespace of its own, so that
-# nothing stays mounted whatever happens) and: apt, mkfs.ext4, sfdisk, extlinux, syslinux-common,
-# cpio, rustc. An up-to-date disk is not built again.
+# nothing stays mounted whatever happens) and: apt, mkfs.ext4, sfdisk, extlinux, cpio, rustc. An up-to-date disk is not built again.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,9 +27,17 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM HUP
 
 # 1. Packages. The kernel's name changes with every security update, so it is asked for.
-kernel_package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+newest_kernel() {
+    apt-cache depends linux-image-cloud-amd64 2>/dev/null |
+        sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
+}
+kernel_package=$(newest_kernel)
+if [ -z "$kernel_package" ]; then
+    apt-get -q update >&2
+    kernel_package=$(newest_kernel)
+fi
 [ -n "$kernel_package" ] || {
-    echo "build.sh: apt knows no linux-image-cloud-amd64; run apt-get update" >&2
+    echo "build.sh: this machine's package sources have no linux-image-cloud-amd64 (it takes Debian, amd64)" >&2
     exit 1
 }
 mkdir -p "$cache/packages"
