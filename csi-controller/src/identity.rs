@@ -203,11 +203,121 @@ impl<R: Readiness> Identity for IdentityService<R> {
         &self,
         _request: Request<ProbeRequest>,
     ) -> Result<Response<ProbeResponse>, Status> {
-        serve(Rpc::Probe, info_span!("Probe"), async {
+        serve(Rpc::Probe, info_span!("rpc", rpc = %Rpc::Probe), async {
             Ok(ProbeResponse {
                 ready: Some(self.ready().await?),
             })
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use proto::csi::v1::identity_server::Identity;
+    use proto::csi::v1::plugin_capability::Type;
+    use proto::csi::v1::{GetPluginCapabilitiesRequest, GetPluginInfoRequest, ProbeRequest};
+    use proto::errors::{Failure, Kind};
+    use tonic::{Code, Request};
+
+    use super::{DriverName, IdentityService, Readiness, Serves};
+
+    /// Answers what it was told to.
+    struct Told(Mutex<Result<(), Failure>>);
+
+    #[tonic::async_trait]
+    impl Readiness for Told {
+        async fn ready(&self) -> Result<(), Failure> {
+            self.0.lock().expect("lock").clone()
+        }
+    }
+
+    fn service(serves: Serves, ready: Result<(), Failure>) -> IdentityService<Told> {
+        let name = DriverName::new("vd.csi.io").expect("name");
+        IdentityService::new(name, "0.1.0", serves, Told(Mutex::new(ready)))
+    }
+
+    async fn probe(ready: Result<(), Failure>) -> Result<Option<bool>, Code> {
+        let service = service(Serves::Controller, ready);
+        match service.probe(Request::new(ProbeRequest {})).await {
+            Ok(answer) => Ok(answer.into_inner().ready),
+            Err(status) => Err(status.code()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pool_that_is_away_is_not_ready_and_no_error() {
+        assert_eq!(probe(Ok(())).await, Ok(Some(true)));
+        for kind in [Kind::Unavailable, Kind::Precondition] {
+            assert_eq!(
+                probe(Err(Failure::new(kind, "not mounted"))).await,
+                Ok(Some(false))
+            );
+        }
+        let damaged = Err(Failure::new(Kind::Corrupt, "marker"));
+        assert_eq!(probe(damaged).await, Err(Code::FailedPrecondition));
+    }
+
+    #[tokio::test]
+    async fn the_driver_says_its_name_and_version() {
+        let service = service(Serves::Controller, Ok(()));
+        let answer = service
+            .get_plugin_info(Request::new(GetPluginInfoRequest {}))
+            .await;
+        let info = answer.expect("info").into_inner();
+        assert_eq!(
+            (info.name.as_str(), info.vendor_version.as_str()),
+            ("vd.csi.io", "0.1.0")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_node_socket_does_not_announce_the_controller() {
+        for (serves, expected) in [
+            (Serves::Controller, vec![1, 2, 1]),
+            (Serves::NodeOnly, vec![2, 1]),
+        ] {
+            let request = Request::new(GetPluginCapabilitiesRequest {});
+            let answer = service(serves, Ok(()))
+                .get_plugin_capabilities(request)
+                .await;
+            let numbers: Vec<i32> = answer
+                .expect("capabilities")
+                .into_inner()
+                .capabilities
+                .into_iter()
+                .map(|capability| match capability.r#type {
+                    Some(Type::Service(service)) => service.r#type,
+                    Some(Type::VolumeExpansion(expansion)) => expansion.r#type,
+                    None => 0,
+                })
+                .collect();
+            assert_eq!(numbers, expected);
+        }
+    }
+
+    #[test]
+    fn a_driver_name_is_a_domain_name() {
+        for name in ["vd.csi.io", "a", "disk-2.example.org"] {
+            assert_eq!(DriverName::new(name).expect(name).as_str(), name);
+        }
+        let long = "a".repeat(64);
+        for name in [
+            "",
+            "2.io",
+            "vd.csi.io2",
+            ".io",
+            "Vd.csi.io",
+            "a/b",
+            "a b",
+            "a\n",
+            &long,
+        ] {
+            assert!(DriverName::new(name).is_err(), "{name:?}");
+        }
+        let name = DriverName::new("vd.csi.io").expect("name");
+        assert_eq!(name.topology_key(), "topology.vd.csi.io/node");
     }
 }

@@ -27,9 +27,11 @@ mod pool;
 pub mod record;
 pub mod size;
 pub mod sys;
+mod view;
 
 pub use error::{Context, Error, ErrorKind, Result};
 pub use id::{SnapshotId, VolumeId};
 pub use index::Quarantined;
 pub use marker::{Marker, init};
 pub use pool::{Filesystem, NewSnapshot, NewVolume, Options, Pool, SnapshotContent, Usage};
+pub use view::{Part, View};

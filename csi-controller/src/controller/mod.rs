@@ -241,3 +241,6 @@ impl<B: Backend> Controller for ControllerService<B> {
         serve(rpc, plain_span(rpc), self.healths(&request)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

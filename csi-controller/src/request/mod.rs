@@ -11,3 +11,6 @@ pub(crate) mod snapshot;
 pub(crate) mod text;
 pub(crate) mod topology;
 pub(crate) mod volume;
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,7 @@ pub(super) struct Quiet {
 pub(super) fn hold(source: &VolumeRecord, image: &File, shares_blocks: bool) -> Result<Quiet> {
     let devices = loop_device::find(ImageKey::of(image)?)?;
     for device in devices.iter().filter(|device| !device.read_only) {
+        write_out(device)?;
         match loop_device::usage(device)? {
             Usage::None => {}
             Usage::Mounted(_) => return freeze(device, shares_blocks),
@@ -81,6 +82,15 @@ impl Quiet {
             "the volume was written to before its copy was over: stop the pod that uses it, or use a pool on XFS or Btrfs",
         ))
     }
+}
+
+/// Writes out what buffered writers of the device have in the page cache, so that what a pod wrote before it asked for a
+/// snapshot is in it also without a sync of its own. A VM's disk is opened with direct I/O and has nothing there.
+fn write_out(device: &LoopDevice) -> Result<()> {
+    device
+        .open()?
+        .sync_all()
+        .context_with(|| format!("write out {}", device.path().display()))
 }
 
 fn freeze(device: &LoopDevice, shares_blocks: bool) -> Result<Quiet> {

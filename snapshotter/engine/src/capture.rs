@@ -83,8 +83,7 @@ impl<'a> Cut<'a> {
         let start = Instant::now();
         let cut = pool::sys::clone_range(source, 0, length, self.image, self.layout.data_offset());
         let stall = start.elapsed();
-        cut.map_err(cannot_share)
-            .context_with(|| "cut the snapshot")?;
+        cut.map_err(cannot_share).during("cut the snapshot")?;
         Ok(stall)
     }
 
@@ -163,11 +162,9 @@ impl<'a> Cut<'a> {
     /// mostly empty.
     fn write_cluster(&self, cluster: u64, bytes: &[u8]) -> Result<()> {
         const BLOCK: usize = 4096;
-        let used = bytes
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |at| at + 1);
-        let length = used.next_multiple_of(BLOCK).min(bytes.len());
+        let (blocks, _) = bytes.as_chunks::<BLOCK>();
+        let used = blocks.iter().rposition(|block| *block != [0; BLOCK]);
+        let length = used.map_or(0, |last| (last + 1) * BLOCK);
         let offset = cluster * CLUSTER_BYTES;
         self.image
             .write_all_at(&bytes[..length], offset)
@@ -179,16 +176,7 @@ impl<'a> Cut<'a> {
 
     /// Compares the metadata on disk with the hashes of what was built.
     fn verify_written(&self, written: &[ClusterHash]) -> Result<()> {
-        let length = i64::try_from(self.layout.data_offset()).unwrap_or(i64::MAX);
-        // Advice only: where the kernel keeps a page after all, the comparison still finds what we wrote wrongly.
-        if let Err(errno) = posix_fadvise(
-            self.image,
-            0,
-            length,
-            PosixFadviseAdvice::POSIX_FADV_DONTNEED,
-        ) {
-            tracing::debug!(%errno, "cached metadata of a snapshot was not dropped before it was verified");
-        }
+        self.forget_cached_metadata();
         let mut expected = written.iter();
         for_each_cluster(self.image, &self.layout, |cluster, bytes| {
             let found = ClusterHash::new(cluster, bytes);
@@ -201,6 +189,24 @@ impl<'a> Cut<'a> {
         expected
             .next()
             .map_or(Ok(()), |hash| Err(self.misread(hash.cluster)))
+    }
+
+    /// Drops the metadata from the page cache, so that it is read from the disk. Advice only: where the kernel keeps a
+    /// page after all, the comparison still finds what we wrote wrongly.
+    fn forget_cached_metadata(&self) {
+        /// The metadata of disks up to 25 GiB is fetched at once: its few tables are apart from each other, and waiting
+        /// for them one by one would take longer than writing them. Beyond that it would fill memory with holes.
+        const FETCHED_AT_ONCE: i64 = 4 << 20;
+        let length = i64::try_from(self.layout.data_offset()).unwrap_or(i64::MAX);
+        let advise = |advice| {
+            if let Err(errno) = posix_fadvise(self.image, 0, length, advice) {
+                tracing::debug!(%errno, "advice on the cached metadata of a snapshot was refused");
+            }
+        };
+        advise(PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        if length <= FETCHED_AT_ONCE {
+            advise(PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
     }
 
     fn misread(&self, cluster: u64) -> Error {
@@ -249,9 +255,50 @@ pub(crate) fn is_unshareable(error: &std::io::Error) -> bool {
 /// An error of a clone as ours.
 pub(crate) fn cannot_share(error: std::io::Error) -> Error {
     let kind = is_unshareable(&error).then_some(ErrorKind::Precondition);
-    let error = Error::io("share the blocks of the source image", error);
+    let operation = "share the blocks of the source image";
     match kind {
-        Some(kind) => error.with_kind(kind),
-        None => error,
+        Some(kind) => Error::io(
+            format!(
+                "{operation} (this works within one XFS made with reflink=1 or within one Btrfs, there only between \
+                 files that are both or neither chattr +C)"
+            ),
+            error,
+        )
+        .with_kind(kind),
+        None => Error::io(operation, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_that_reads_back_differently_is_an_error_that_names_its_place() {
+        let image = tempfile::tempfile().unwrap();
+        let cut = Cut::prepare(&image, 1 << 30).unwrap();
+        image.set_len(cut.layout().file_bytes()).unwrap();
+        image
+            .write_all_at(&[1; 4096], cut.layout().data_offset())
+            .unwrap();
+        let (written, runs) = cut.write_metadata().unwrap();
+        assert_eq!(runs, 1);
+        cut.verify_written(&written).unwrap();
+        // In a table, behind the used part of one, and where no table is in use.
+        for position in [
+            0,
+            3 * CLUSTER_BYTES + 7,
+            4 * CLUSTER_BYTES - 1,
+            5 * CLUSTER_BYTES,
+        ] {
+            let mut before = [0];
+            image.read_exact_at(&mut before, position).unwrap();
+            image.write_all_at(&[before[0] ^ 1], position).unwrap();
+            let error = cut.verify_written(&written).unwrap_err();
+            let place = format!("at byte {} ", position / CLUSTER_BYTES * CLUSTER_BYTES);
+            assert!(error.to_string().contains(&place), "{error}");
+            image.write_all_at(&before, position).unwrap();
+        }
+        cut.verify_written(&written).unwrap();
     }
 }

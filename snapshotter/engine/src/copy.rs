@@ -85,7 +85,7 @@ pub(crate) fn forget_cached(source: &File) -> Result<()> {
 }
 
 /// Copies the data of `source` to `target` from byte `target_offset`. Where the source has holes nothing is written, so
-/// the target has to be a hole there already. Nothing is synced.
+/// the target has to read as zero there already. Nothing is synced.
 ///
 /// # Errors
 /// `Precondition` past the deadline and `Uncertain` when told to stop, see [`Watch`]; `NoSpace`; `Io`, also when the

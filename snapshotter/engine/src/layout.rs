@@ -53,7 +53,7 @@ pub(crate) const ENTRIES_PER_TABLE: u64 = CLUSTER_BYTES / 8;
 /// Counts of 2 bytes in one refcount block.
 pub(crate) const COUNTS_PER_BLOCK: u64 = CLUSTER_BYTES / 2;
 
-/// Where everything lies in the snapshot file of a disk of one size. See the [module](self) for the format.
+/// Where everything lies in the snapshot file of a disk of one size. The module documentation above is the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     virtual_bytes: u64,

@@ -14,8 +14,8 @@ use crate::verify::first_problem;
 
 /// Fills `target` with the disk of a snapshot: one ioctl where the filesystem can share blocks, else a sparse copy.
 ///
-/// `target` is a new file, all hole, that already has its size: that of the disk or more. What is beyond the disk stays
-/// zero. Nothing is durable before the caller syncs `target`. The snapshot's metadata is checked against the record
+/// `target` is a new file that reads as zero (holes, or preallocated) and already has its size: that of the disk or more.
+/// What is beyond the disk stays zero. Nothing is durable before the caller syncs `target`. The snapshot's metadata is checked against the record
 /// first; its data is what the filesystem says it is.
 ///
 /// # Errors
@@ -37,7 +37,7 @@ pub fn restore(
     };
     let size = check_target(target, part.length)?;
     match pool::sys::clone_range(image, part.offset, part.length, target, 0) {
-        Ok(()) => {}
+        Ok(()) => (watch.progress)(part.length, part.length),
         Err(error) if is_unshareable(&error) => {
             tracing::debug!(%error, "the snapshot is copied: its blocks cannot be shared");
             copy_data(part, target, 0, watch).during("restore the snapshot")?;

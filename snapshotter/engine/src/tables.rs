@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use pool::{Error, ErrorKind, Result};
 
+use crate::digest::is_zero;
 use crate::header::{cluster_len, header_cluster};
 use crate::layout::{Area, CLUSTER_BYTES, COUNTS_PER_BLOCK, ENTRIES_PER_TABLE, Layout};
 
@@ -172,7 +173,7 @@ impl<'a, 's> Builder<'a, 's> {
         }
         // The front blocks are the first few, so block 0 counts them all; it is in use anyway, for the header.
         for block in 0..self.front.len() {
-            if self.front[block].iter().any(|byte| *byte != 0) {
+            if !is_zero(&self.front[block]) {
                 self.use_block(block as u64);
             }
         }
@@ -192,7 +193,7 @@ fn zeroes(area: Area) -> Vec<u8> {
 /// Hands out those of some neighbouring clusters that are not zero.
 fn emit(sink: &mut Sink<'_>, first: u64, bytes: &[u8]) -> Result<()> {
     for (cluster, bytes) in (first..).zip(bytes.chunks_exact(cluster_len())) {
-        if bytes.iter().any(|byte| *byte != 0) {
+        if !is_zero(bytes) {
             sink(cluster, bytes)?;
         }
     }
@@ -218,5 +219,156 @@ fn set_count(block: &mut [u8], index: u64) {
         .and_then(|at| counts.get_mut(at))
     {
         *slot = 1u16.to_be_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Clusters = BTreeMap<u64, Vec<u8>>;
+
+    fn built(layout: &Layout, runs: &[(u64, u64)]) -> Result<Clusters> {
+        let mut clusters = Clusters::new();
+        let runs = runs.iter().map(|(start, end)| Ok(*start..*end));
+        build(layout, runs, &mut |cluster, bytes| {
+            let twice = clusters.insert(cluster, bytes.to_vec());
+            assert!(twice.is_none(), "cluster {cluster} handed out twice");
+            Ok(())
+        })?;
+        Ok(clusters)
+    }
+
+    /// A big-endian number in the file; what was not written is zero.
+    fn number(clusters: &Clusters, position: u64, bytes: usize) -> u64 {
+        let at = usize::try_from(position % CLUSTER_BYTES).unwrap();
+        clusters
+            .get(&(position / CLUSTER_BYTES))
+            .map_or(0, |cluster| {
+                cluster[at..at + bytes]
+                    .iter()
+                    .fold(0, |number, byte| number << 8 | u64::from(*byte))
+            })
+    }
+
+    /// Reads the file as any qcow2 reader would, from its header on. Returns where each data cluster is, and all
+    /// clusters of the file that something points to; none may be pointed to twice.
+    fn read_as_qcow2(clusters: &Clusters) -> (BTreeMap<u64, u64>, BTreeSet<u64>) {
+        let mut used = BTreeSet::from([0]);
+        let mut refer = |offset: u64, count: u64| {
+            assert!(offset.is_multiple_of(CLUSTER_BYTES));
+            for cluster in offset / CLUSTER_BYTES..offset / CLUSTER_BYTES + count {
+                assert!(used.insert(cluster), "cluster {cluster} used twice");
+            }
+        };
+        let (l1_size, l1) = (number(clusters, 36, 4), number(clusters, 40, 8));
+        let (table, table_clusters) = (number(clusters, 48, 8), number(clusters, 56, 4));
+        refer(l1, (l1_size * 8).div_ceil(CLUSTER_BYTES));
+        refer(table, table_clusters);
+        for block in 0..table_clusters * ENTRIES_PER_TABLE {
+            match number(clusters, table + block * 8, 8) {
+                0 => {}
+                offset => refer(offset, 1),
+            }
+        }
+        let mut data = BTreeMap::new();
+        for index in 0..l1_size {
+            let l2 = number(clusters, l1 + index * 8, 8);
+            if l2 == 0 {
+                continue;
+            }
+            assert_ne!(l2 & COPIED, 0);
+            refer(l2 & !COPIED, 1);
+            for entry in 0..ENTRIES_PER_TABLE {
+                let offset = number(clusters, (l2 & !COPIED) + entry * 8, 8);
+                if offset != 0 {
+                    assert_ne!(offset & COPIED, 0);
+                    refer(offset & !COPIED, 1);
+                    data.insert(index * ENTRIES_PER_TABLE + entry, offset & !COPIED);
+                }
+            }
+        }
+        (data, used)
+    }
+
+    fn refcount(clusters: &Clusters, cluster: u64) -> u64 {
+        let table = number(clusters, 48, 8);
+        match number(clusters, table + cluster / COUNTS_PER_BLOCK * 8, 8) {
+            0 => 0,
+            block => number(clusters, block + cluster % COUNTS_PER_BLOCK * 2, 2),
+        }
+    }
+
+    fn assert_standard(size: u64, runs: &[(u64, u64)]) {
+        let layout = Layout::for_virtual_size(size).unwrap();
+        let clusters = built(&layout, runs).unwrap();
+        let (data, used) = read_as_qcow2(&clusters);
+        let expected: BTreeMap<u64, u64> = runs
+            .iter()
+            .flat_map(|run| run.0..run.1)
+            .map(|cluster| (cluster, layout.data_offset() + cluster * CLUSTER_BYTES))
+            .collect();
+        assert_eq!(data, expected);
+        for cluster in 0..layout.file_bytes() / CLUSTER_BYTES {
+            let expected = u64::from(used.contains(&cluster));
+            assert_eq!(refcount(&clusters, cluster), expected, "cluster {cluster}");
+        }
+        for (cluster, bytes) in &clusters {
+            assert!(used.contains(cluster), "cluster {cluster} is not used");
+            assert!(bytes.iter().any(|byte| *byte != 0), "cluster {cluster}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn any_set_of_clusters_becomes_a_standard_qcow2(
+            size in 1..70_000u64,
+            cuts in proptest::collection::btree_set(0..70_000u64, 0..30),
+        ) {
+            let cuts: Vec<u64> = cuts.into_iter().filter(|cut| *cut <= size).collect();
+            let runs: Vec<_> = cuts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+            assert_standard(size * CLUSTER_BYTES, &runs);
+        }
+    }
+
+    #[test]
+    fn full_disks_at_the_edges_of_tables_become_standard_qcow2() {
+        for size in [1, 8191, 8192, 8193, 32_762, 32_763, 32_768, 65_536] {
+            assert_standard(size * CLUSTER_BYTES, &[(0, size)]);
+            assert_standard(size * CLUSTER_BYTES, &[(size - 1, size)]);
+            assert_standard(size * CLUSTER_BYTES, &[]);
+        }
+    }
+
+    #[test]
+    fn metadata_that_fills_several_refcount_blocks_counts_itself() {
+        // 40 TiB: the metadata alone is more clusters than three refcount blocks count.
+        let layout = Layout::for_virtual_size(40 << 40).unwrap();
+        let last = layout.data_clusters() - 1;
+        let clusters = built(&layout, &[(0, 2), (last, last + 1)]).unwrap();
+        let (data, used) = read_as_qcow2(&clusters);
+        assert_eq!(data.into_keys().collect::<Vec<_>>(), [0, 1, last]);
+        for cluster in (0..layout.metadata_clusters() + 9).chain(used.iter().copied()) {
+            let expected = u64::from(used.contains(&cluster));
+            assert_eq!(refcount(&clusters, cluster), expected, "cluster {cluster}");
+        }
+    }
+
+    #[test]
+    fn runs_that_do_not_ascend_or_leave_the_disk_are_refused() {
+        let layout = Layout::for_virtual_size(10 * CLUSTER_BYTES).unwrap();
+        let cases: [&[(u64, u64)]; 4] =
+            [&[(9, 11)], &[(3, 5), (4, 6)], &[(5, 6), (0, 1)], &[(2, 2)]];
+        for runs in cases {
+            assert_eq!(
+                built(&layout, runs).unwrap_err().kind(),
+                ErrorKind::Internal
+            );
+        }
     }
 }

@@ -52,7 +52,8 @@ fn refuse_data(image: &File, start: u64, end: u64, buffer: &mut [u8]) -> Result<
     Ok(())
 }
 
-fn seek(image: &File, from: u64, whence: Whence) -> Result<Option<u64>> {
+/// The next data or hole at or behind `from`; `None` behind the end.
+pub(super) fn seek(image: &File, from: u64, whence: Whence) -> Result<Option<u64>> {
     let from = i64::try_from(from)
         .map_err(|error| Error::new(ErrorKind::Internal, format!("seek in the image: {error}")))?;
     match lseek(image, from, whence) {

@@ -8,11 +8,12 @@ mod check;
 mod ext4;
 mod grow;
 mod make;
+mod size;
 mod usage;
 mod xfs;
 
 pub use blank::refuse_unless_blank;
 pub use check::check;
-pub use grow::{Grown, grow};
+pub use grow::{Grown, grow, grow_before_mount};
 pub use make::ensure_made;
 pub use usage::{Usage, usage};

@@ -1,0 +1,289 @@
+//! Loop devices on real images.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "a test fails by panicking and reports by printing"
+)]
+
+mod attach;
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::process::Command;
+use std::thread;
+
+use attach::{MIB, Scratch};
+use pool::ErrorKind;
+use pool::attach::loop_device::{
+    self, ImageKey, Usage, all_backed_by_device, attach as attach_image, detach, find,
+};
+use pool::attach::mount::{bind_device, unmount_top};
+use pool::record::FsType;
+
+#[test]
+fn attaching_twice_gives_the_same_device_with_direct_io() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", 8 * MIB);
+    let first = attach_image(&image, false).unwrap();
+    let second = attach_image(&image, false).unwrap();
+    assert!(first.fresh && !second.fresh);
+    assert_eq!(first.device, second.device);
+    assert!(first.device.direct_io && !first.device.read_only && !first.device.autoclear);
+    assert_eq!(first.device.bytes().unwrap(), 8 * MIB);
+    let sector = format!(
+        "/sys/block/loop{}/queue/logical_block_size",
+        first.device.number
+    );
+    assert_eq!(fs::read_to_string(sector).unwrap().trim(), "512");
+}
+
+#[test]
+fn bytes_written_to_the_device_are_in_the_image() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let device = attach_image(&image, false).unwrap().device;
+    let disk = OpenOptions::new().write(true).open(device.path()).unwrap();
+    disk.write_all_at(b"hello", 4096).unwrap();
+    disk.sync_all().unwrap();
+    drop(disk);
+    let mut seen = [0; 5];
+    image.read_exact_at(&mut seen, 4096).unwrap();
+    assert_eq!(&seen, b"hello");
+    detach(&device).unwrap();
+    assert!(find(ImageKey::of(&image).unwrap()).unwrap().is_empty());
+}
+
+#[test]
+fn a_read_only_device_stands_beside_the_writable_one() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let writable = attach_image(&image, false).unwrap().device;
+    let read_only = attach_image(&image, true).unwrap().device;
+    assert_ne!(writable.number, read_only.number);
+    assert!(read_only.read_only);
+    let disk = OpenOptions::new().write(true).open(read_only.path());
+    let error = disk.and_then(|disk| disk.write_at(b"x", 0)).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    assert_eq!(find(ImageKey::of(&image).unwrap()).unwrap().len(), 2);
+}
+
+#[test]
+fn a_file_that_is_open_for_reading_only_is_never_bound_for_writing() {
+    let scratch = Scratch::new();
+    drop(scratch.image("a.img", MIB));
+    let image = File::open(scratch.path().join("a.img")).unwrap();
+    assert!(attach_image(&image, false).is_err());
+    assert!(find(ImageKey::of(&image).unwrap()).unwrap().is_empty());
+}
+
+#[test]
+fn eight_threads_bind_one_image_once() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    for _round in 0..10 {
+        let attached: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| attach_image(&image, false).unwrap()))
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(attached.iter().filter(|one| one.fresh).count(), 1);
+        assert!(attached.iter().all(|one| one.device == attached[0].device));
+        assert_eq!(find(ImageKey::of(&image).unwrap()).unwrap().len(), 1);
+        detach(&attached[0].device).unwrap();
+    }
+}
+
+#[test]
+fn eight_threads_bind_eight_images_each_to_its_own_device() {
+    let scratch = Scratch::new();
+    let images: Vec<_> = (0..8)
+        .map(|n| scratch.image(&format!("{n}.img"), MIB))
+        .collect();
+    thread::scope(|scope| {
+        for image in &images {
+            scope.spawn(|| {
+                let device = attach_image(image, false).unwrap().device;
+                assert_eq!(device.image, ImageKey::of(image).unwrap());
+            });
+        }
+    });
+}
+
+#[test]
+fn the_device_grows_with_the_image_and_never_shrinks() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", 4 * MIB);
+    let device = attach_image(&image, false).unwrap().device;
+    image.set_len(16 * MIB).unwrap();
+    assert_eq!(device.bytes().unwrap(), 4 * MIB);
+    assert_eq!(
+        loop_device::set_capacity(&device, &image).unwrap(),
+        16 * MIB
+    );
+    image.set_len(32 * MIB).unwrap();
+    attach_image(&image, false).unwrap();
+    assert_eq!(device.bytes().unwrap(), 32 * MIB);
+    image.set_len(MIB).unwrap();
+    assert_eq!(
+        loop_device::set_capacity(&device, &image).unwrap(),
+        32 * MIB
+    );
+}
+
+#[test]
+fn the_device_of_an_unlinked_image_is_found_and_one_of_a_new_file_of_that_name_is_not() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let device = attach_image(&image, false).unwrap().device;
+    fs::remove_file(scratch.path().join("a.img")).unwrap();
+    let other = scratch.image("a.img", MIB);
+    assert!(find(ImageKey::of(&other).unwrap()).unwrap().is_empty());
+    let key = ImageKey::of(&image).unwrap();
+    drop(image);
+    assert_eq!(find(key).unwrap(), [device]);
+    assert!(all_backed_by_device(key.device).unwrap().contains(&device));
+    detach(&device).unwrap();
+    assert!(find(key).unwrap().is_empty());
+}
+
+#[test]
+fn detaching_what_is_gone_or_reused_changes_nothing() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let device = attach_image(&image, false).unwrap().device;
+    detach(&device).unwrap();
+    detach(&device).unwrap();
+    let other = scratch.image("b.img", MIB);
+    let taken = attach_image(&other, false).unwrap().device;
+    // As if the kernel had given the number to another image.
+    let stale = loop_device::LoopDevice {
+        number: taken.number,
+        rdev: taken.rdev,
+        ..device
+    };
+    detach(&stale).unwrap();
+    assert_eq!(find(taken.image).unwrap(), [taken]);
+}
+
+#[test]
+fn a_mounted_device_is_not_released() {
+    let scratch = Scratch::new();
+    let image = scratch.formatted("a.img", FsType::Ext4, 16 * MIB);
+    let (device, target) = scratch.mounted(&image, FsType::Ext4, "m");
+    let error = detach(&device).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse);
+    assert!(error.to_string().contains("mounted at"), "{error}");
+    assert!(!find(device.image).unwrap()[0].autoclear);
+    unmount_top(&target).unwrap();
+    detach(&device).unwrap();
+}
+
+#[test]
+fn a_published_device_is_not_released() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let device = attach_image(&image, false).unwrap().device;
+    let target = scratch.target("t");
+    target.make_file().unwrap();
+    bind_device(&device, &target).unwrap();
+    assert!(matches!(
+        loop_device::usage(&device).unwrap(),
+        Usage::Published(_)
+    ));
+    assert_eq!(detach(&device).unwrap_err().kind(), ErrorKind::InUse);
+    unmount_top(&target).unwrap();
+    detach(&device).unwrap();
+}
+
+#[test]
+fn a_device_under_kubelets_lock_is_not_released() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let device = attach_image(&image, false).unwrap().device;
+    // kubelet holds a published device by a loop device over it.
+    let node = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(device.path())
+        .unwrap();
+    scratch.watch(&node);
+    let lock = attach_image(&node, false).unwrap().device;
+    assert_eq!(lock.backing_rdev, device.rdev);
+    drop(node);
+    let usage = loop_device::usage(&device).unwrap();
+    let refused = detach(&device);
+    detach(&lock).unwrap();
+    assert!(matches!(usage, Usage::Held(_)), "{usage:?}");
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::InUse);
+    detach(&device).unwrap();
+}
+
+#[test]
+fn a_claimed_device_is_not_released() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let device = attach_image(&image, false).unwrap().device;
+    let claim = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_EXCL)
+        .open(device.path())
+        .unwrap();
+    let error = detach(&device).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse);
+    assert!(error.to_string().contains("claimed"), "{error}");
+    drop(claim);
+    detach(&device).unwrap();
+}
+
+#[test]
+fn a_device_that_is_going_away_is_kept_when_it_is_needed_again() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let device = attach_image(&image, false).unwrap().device;
+    let user = File::open(device.path()).unwrap();
+    assert_eq!(detach(&device).unwrap_err().kind(), ErrorKind::InUse);
+    assert!(find(device.image).unwrap()[0].autoclear);
+    let again = attach_image(&image, false).unwrap();
+    assert!(!again.fresh);
+    drop(user);
+    assert_eq!(find(device.image).unwrap(), [again.device]);
+    assert!(!again.device.autoclear);
+}
+
+#[test]
+fn a_foreign_device_over_a_part_of_the_image_is_refused() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let path = scratch.path().join("a.img");
+    losetup(&["-f", "-o", "4096", path.to_str().unwrap()]);
+    let error = attach_image(&image, false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse);
+    assert!(error.to_string().contains("losetup -d"), "{error}");
+}
+
+#[test]
+fn a_missing_node_is_made_again() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let device = attach_image(&image, false).unwrap().device;
+    fs::remove_file(device.path()).unwrap();
+    assert_eq!(device.bytes().unwrap(), MIB);
+    assert!(device.path().exists());
+}
+
+/// losetup itself loses against others that take or release devices at the same moment.
+fn losetup(arguments: &[&str]) {
+    for _attempt in 0..100 {
+        let output = Command::new("losetup").args(arguments).output().unwrap();
+        if output.status.success() {
+            return;
+        }
+    }
+    panic!("losetup never got a device");
+}

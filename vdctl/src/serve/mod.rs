@@ -1,0 +1,129 @@
+//! `vdctl serve`: Identity, Controller and Node of one pool on one unix socket.
+
+mod backend;
+mod convert;
+mod health;
+mod socket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use csi_controller::{ControllerService, DriverName, IdentityService, Serves};
+use csi_node::LocalNode;
+use csi_node::pool_handle::PoolHandle;
+use pool::capacity::Policy;
+use pool::{Options, View};
+use proto::csi::v1::controller_server::ControllerServer;
+use proto::csi::v1::identity_server::IdentityServer;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Server;
+
+use self::backend::InProcess;
+use self::socket::Socket;
+use crate::args::ServeArgs;
+use crate::commands::machine_name;
+
+/// How often the pool is looked after when nobody asks for anything.
+const MAINTENANCE: Duration = Duration::from_secs(5);
+/// How long a stop waits for calls and operations. Kubernetes kills after 30 s.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Serves until SIGTERM or SIGINT. What is published goes on working afterwards.
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
+    start_log(args.log_json);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("vdctl")
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let served = runtime.block_on(serve(args));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let name = DriverName::new(args.driver_name.clone())?;
+    let node = local_node(&args)?;
+    let backend = Arc::new(InProcess::new(node.clone()));
+    let (socket, connections) = Socket::bind(&args.listen)?;
+    tracing::info!(listen = args.listen, node = node.name(), "serving");
+    let identity = IdentityService::new(
+        name.clone(),
+        env!("CARGO_PKG_VERSION"),
+        Serves::Controller,
+        Arc::clone(&backend),
+    );
+    let controller = ControllerService::new(&name, backend);
+    let maintenance = tokio::spawn({
+        let node = node.clone();
+        async move { node.maintain(MAINTENANCE).await }
+    });
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let server = Server::builder()
+        .add_service(IdentityServer::new(identity))
+        .add_service(ControllerServer::new(controller))
+        .serve_with_incoming_shutdown(connections, async {
+            stopped.await.ok();
+        });
+    let server = tokio::spawn(server);
+    wait_for_signal().await?;
+    tracing::info!("stopping");
+    maintenance.abort();
+    stop.send(()).ok();
+    let (drained, ()) = tokio::join!(tokio::time::timeout(PATIENCE, server), node.stop(PATIENCE));
+    drop(socket);
+    match drained {
+        Ok(ended) => ended.context("the server ended")?.context("serve"),
+        // A client keeps a call open; the operation itself was waited for.
+        Err(_patience_is_over) => Ok(()),
+    }
+}
+
+fn local_node(args: &ServeArgs) -> anyhow::Result<LocalNode> {
+    let options = Options {
+        node: args.node_id.clone(),
+        uuid: None,
+        policy: Policy {
+            overcommit: args.overcommit,
+            reserve: args.reserve,
+        },
+    };
+    let name = match &args.node_id {
+        Some(name) => name.clone(),
+        None => match View::open(&args.pool) {
+            Ok(view) => view.marker().node.clone(),
+            Err(_not_yet_a_pool) => machine_name()?,
+        },
+    };
+    Ok(LocalNode::new(
+        name,
+        PoolHandle::new(args.pool.clone(), options),
+    ))
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn start_log(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init()
+    } else {
+        builder.init()
+    }
+}

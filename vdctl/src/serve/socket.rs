@@ -1,0 +1,106 @@
+//! The unix socket: only root may use it, and it is there only while somebody serves it.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+
+/// A socket's file, which is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Socket {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Socket {
+    /// Listens at `unix:///path`. A file left by a killed server is replaced; a living server is left alone.
+    ///
+    /// The socket is made under another name, closed to everybody else, and renamed: nobody can connect in between.
+    pub(super) fn bind(listen: &str) -> anyhow::Result<(Self, UnixListenerStream)> {
+        let path = parse(listen)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(parent)
+                .with_context(|| format!("make the folder {}", parent.display()))?;
+        }
+        refuse_if_served(&path)?;
+        let aside = aside(&path);
+        remove_file(&aside)?;
+        let listener = UnixListener::bind(&aside)
+            .with_context(|| format!("make a socket beside {}", path.display()))?;
+        std::fs::set_permissions(&aside, Permissions::from_mode(0o600))
+            .context("close the socket to others")?;
+        let inode = std::fs::symlink_metadata(&aside)
+            .context("look at the socket")?
+            .ino();
+        put_in_place(&aside, &path)?;
+        Ok((Self { path, inode }, UnixListenerStream::new(listener)))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Not if a later server has put its own there.
+        let ours = std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode);
+        if ours && let Err(error) = remove_file(&self.path) {
+            tracing::warn!(error = format!("{error:#}"), "the socket stays behind");
+        }
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a socket is not data: it need not be durable"
+)]
+fn put_in_place(aside: &Path, path: &Path) -> anyhow::Result<()> {
+    std::fs::rename(aside, path).with_context(|| format!("put the socket at {}", path.display()))
+}
+
+fn parse(listen: &str) -> anyhow::Result<PathBuf> {
+    let path = listen.strip_prefix("unix://").map(PathBuf::from);
+    match path {
+        Some(path) if path.is_absolute() && path.file_name().is_some() => Ok(path),
+        _ => bail!(
+            "--listen {listen:?}: give unix:// and an absolute path, like unix:///run/vd/csi.sock"
+        ),
+    }
+}
+
+fn refuse_if_served(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+
+    let Ok(found) = std::fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !found.file_type().is_socket() {
+        bail!(
+            "{} exists and is not a socket; it is left alone",
+            path.display()
+        );
+    }
+    if UnixStream::connect(path).is_ok() {
+        bail!("{} is served by another process", path.display());
+    }
+    Ok(())
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn remove_file(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
