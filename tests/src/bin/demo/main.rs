@@ -46,7 +46,9 @@ async fn main() -> ExitCode {
 async fn demo() -> Result<()> {
     let mut stop = Stop::listen()?;
     let guest = guest()?;
-    let pool = std::env::var_os("POOL").filter(|pool| !pool.is_empty()).map(PathBuf::from);
+    let pool = std::env::var_os("POOL")
+        .filter(|pool| !pool.is_empty())
+        .map(PathBuf::from);
     let mut place = Workplace::prepare(pool)?;
     let outcome = in_place(&mut place, &mut stop, guest).await;
     let cleaned = place.take_apart();
