@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ::tests::kubelet::Attachment;
+use ::tests::requests;
 use anyhow::{Context as _, Result, bail, ensure};
-use tests::kubelet::Attachment;
-use tests::requests;
 
 use crate::driver::Driver;
 use crate::figures::{GIB, MIB, bytes, time, times};
