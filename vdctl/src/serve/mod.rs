@@ -122,8 +122,8 @@ fn start_log(json: bool) {
         .with_target(false)
         .with_writer(std::io::stderr);
     if json {
-        builder.json().init()
+        builder.json().init();
     } else {
-        builder.init()
+        builder.init();
     }
 }
