@@ -155,7 +155,12 @@ pub fn by_device_number(device: DeviceNumber) -> Result<Option<LoopDevice>> {
 fn bound() -> Result<Vec<LoopDevice>> {
     let mut found = Vec::new();
     for number in node::bound_numbers()? {
-        found.extend(status(number)?);
+        match status(number) {
+            Ok(device) => found.extend(device),
+            // Its file lies on a filesystem that met an error and was shut down: nobody can tell which file it was, and
+            // nothing can be read or written through it any more. It must not keep the other devices from being used.
+            Err(error) => tracing::debug!(number, %error, "a loop device does not answer"),
+        }
     }
     Ok(found)
 }
