@@ -39,7 +39,10 @@ fn write_log(path: &str) -> io::Result<()> {
     let found = read_log(path)?;
     if found.unfinished_bytes > 0 {
         // What follows the last whole line was never announced; a new line must not be glued to it.
-        OpenOptions::new().write(true).open(path)?.set_len(found.whole_bytes)?;
+        OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .set_len(found.whole_bytes)?;
     }
     let mut file = OpenOptions::new().append(true).create(true).open(path)?;
     let mut number = found.lines;
@@ -56,7 +59,10 @@ fn write_log(path: &str) -> io::Result<()> {
         file.sync_data()?;
         longest = longest.max(started.elapsed());
         if number % REPORT_LINES == 0 {
-            say(&format!("log line {number} on disk, longest wait {} ms", longest.as_millis()));
+            say(&format!(
+                "log line {number} on disk, longest wait {} ms",
+                longest.as_millis()
+            ));
         }
     }
 }
@@ -65,7 +71,10 @@ fn write_log(path: &str) -> io::Result<()> {
 fn show_log(path: &str) -> io::Result<()> {
     let found = read_log(path)?;
     if found.unfinished_bytes > 0 {
-        say(&format!("log: {} bytes of a write in flight follow", found.unfinished_bytes));
+        say(&format!(
+            "log: {} bytes of a write in flight follow",
+            found.unfinished_bytes
+        ));
     }
     say(&format!("log: last line: {}", found.last_line));
     say(&format!("log: {} lines, complete and intact", found.lines));
@@ -83,8 +92,12 @@ struct Found {
 /// Checks every line. A damaged line is an error unless all that follows it fits into one batch:
 /// the last batch may have been on its way when the disk was cut, like in a power failure.
 fn read_log(path: &str) -> io::Result<Found> {
-    let mut found =
-        Found { lines: 0, whole_bytes: 0, unfinished_bytes: 0, last_line: String::new() };
+    let mut found = Found {
+        lines: 0,
+        whole_bytes: 0,
+        unfinished_bytes: 0,
+        last_line: String::new(),
+    };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
@@ -133,7 +146,55 @@ fn checksum(bytes: &[u8]) -> u64 {
 /// One line on the console, at once. A console that cannot be written to must not stop the log.
 fn say(text: &str) {
     let mut console = io::stdout().lock();
-    if writeln!(console, "{text}").and_then(|()| console.flush()).is_err() {
+    if writeln!(console, "{text}")
+        .and_then(|()| console.flush())
+        .is_err()
+    {
         eprintln!("console cannot be written to");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(content: &str) -> io::Result<Found> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(content.as_bytes())?;
+        read_log(&file.path().to_string_lossy())
+    }
+
+    fn lines(range: std::ops::RangeInclusive<u64>) -> String {
+        range.map(line).collect()
+    }
+
+    #[test]
+    fn a_whole_log_is_counted() {
+        let found = found(&lines(1..=45)).unwrap();
+        assert_eq!((found.lines, found.unfinished_bytes), (45, 0));
+        assert_eq!(found.last_line, line(45).trim_end());
+    }
+
+    #[test]
+    fn a_batch_that_was_cut_off_ends_the_log() {
+        let text = lines(1..=45);
+        let found = found(&text[..text.len() - 7]).unwrap();
+        assert_eq!(found.lines, 44);
+        assert_eq!(
+            found.whole_bytes + found.unfinished_bytes,
+            text.len() as u64 - 7
+        );
+    }
+
+    #[test]
+    fn a_missing_or_a_damaged_line_with_more_behind_it_is_an_error() {
+        assert!(found(&(lines(1..=10) + &lines(12..=60))).is_err());
+        let damaged = lines(1..=60).replacen("entry", "Entry", 1);
+        assert!(found(&damaged).is_err());
+    }
+
+    #[test]
+    fn no_log_is_an_empty_one() {
+        assert_eq!(read_log("/nonexistent/log").unwrap().lines, 0);
     }
 }

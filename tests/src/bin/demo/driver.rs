@@ -17,8 +17,6 @@ use tests::csi::node_client::NodeClient;
 use tests::kubelet::{Attachment, text};
 use tests::requests;
 use tokio::process::Child;
-use tokio::time::Instant;
-use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::command;
@@ -35,7 +33,6 @@ const POLL: Duration = Duration::from_millis(20);
 pub(crate) struct Driver {
     child: Child,
     kubelet: PathBuf,
-    pool: PathBuf,
     socket: PathBuf,
     controller: ControllerClient<Channel>,
     node: NodeClient<Channel>,
@@ -44,9 +41,9 @@ pub(crate) struct Driver {
 
 /// What was asked for, oldest first: also of what the demo was stopped at before an answer came.
 #[derive(Default)]
-struct Made {
-    volumes: Vec<Attachment>,
-    snapshots: Vec<String>,
+pub(crate) struct Made {
+    pub(crate) volumes: Vec<Attachment>,
+    pub(crate) snapshots: Vec<String>,
 }
 
 impl Driver {
@@ -78,7 +75,6 @@ impl Driver {
         Ok(Self {
             child,
             kubelet: place.kubelet(),
-            pool: place.pool().to_owned(),
             socket: place.socket(),
             controller: ControllerClient::new(channel.clone()),
             node: NodeClient::new(channel),
@@ -100,7 +96,7 @@ impl Driver {
         if let Some(snapshot) = from {
             request = requests::from_snapshot(request, snapshot);
         }
-        let answer = self.controller.clone().create_volume(request).await;
+        let answer = self.controller().create_volume(request).await;
         let made = answer.map_err(failed("CreateVolume"))?.into_inner().volume;
         let made = made.context("CreateVolume: the answer has no volume")?;
         if made.volume_id != id {
@@ -111,7 +107,7 @@ impl Driver {
 
     /// NodeStageVolume and NodePublishVolume, as kubelet calls them. Returns the published path.
     pub(crate) async fn publish(&self, volume: &Attachment) -> Result<PathBuf> {
-        let mut node = self.node.clone();
+        let mut node = self.node();
         let staged = node.node_stage_volume(volume.stage_request()).await;
         let _empty = staged.map_err(failed("NodeStageVolume"))?;
         let published = node.node_publish_volume(volume.publish_request()).await;
@@ -124,7 +120,7 @@ impl Driver {
         let id = format!("snapshot-{}", uuid::Uuid::new_v4());
         self.remember(|made| made.snapshots.push(id.clone()));
         let request = requests::snapshot(&id, &volume.volume_id);
-        let answer = self.controller.clone().create_snapshot(request).await;
+        let answer = self.controller().create_snapshot(request).await;
         let snapshot = answer
             .map_err(failed("CreateSnapshot"))?
             .into_inner()
@@ -153,31 +149,9 @@ impl Driver {
             volume_capability: Some(volume.capability.clone()),
             ..Default::default()
         };
-        let grown = self.node.clone().node_expand_volume(request).await;
+        let grown = self.node().node_expand_volume(request).await;
         let _size = grown.map_err(failed("NodeExpandVolume"))?;
         Ok(())
-    }
-
-    /// Unpublishes and deletes everything that was created. Returns how many volumes and snapshots.
-    pub(crate) async fn undo_all(&self) -> Result<(usize, usize)> {
-        let made = self.remember(std::mem::take);
-        for volume in made.volumes.iter().rev() {
-            self.undo_volume(volume).await?;
-        }
-        for id in made.snapshots.iter().rev() {
-            let request = csi::DeleteSnapshotRequest {
-                snapshot_id: id.clone(),
-                ..Default::default()
-            };
-            let delete = || async {
-                self.controller
-                    .clone()
-                    .delete_snapshot(request.clone())
-                    .await
-            };
-            again("DeleteSnapshot", delete).await?;
-        }
-        Ok((made.volumes.len(), made.snapshots.len()))
     }
 
     /// Ends the server as an init system does, and sees that nothing of it stays.
@@ -195,45 +169,19 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits until what was deleted is gone from the disk too: the driver unlinks in the background.
-    pub(crate) async fn drained(&self) -> Result<()> {
-        let trash = self.pool.join("trash");
-        let empty = async {
-            while std::fs::read_dir(&trash)?.next().is_some() {
-                tokio::time::sleep(POLL).await;
-            }
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(START_LIMIT, empty)
-            .await
-            .context("the pool's trash is not emptied")?
+    /// Forgets what was asked for, and returns it.
+    pub(crate) fn made(&self) -> Made {
+        self.remember(std::mem::take)
     }
 
-    async fn undo_volume(&self, volume: &Attachment) -> Result<()> {
-        let id = || volume.volume_id.clone();
-        let unpublish = csi::NodeUnpublishVolumeRequest {
-            volume_id: id(),
-            target_path: text(&volume.target),
-        };
-        let unstage = csi::NodeUnstageVolumeRequest {
-            volume_id: id(),
-            staging_target_path: text(&volume.staging),
-        };
-        let delete = csi::DeleteVolumeRequest {
-            volume_id: id(),
-            ..Default::default()
-        };
-        let unpublish = || async {
-            self.node
-                .clone()
-                .node_unpublish_volume(unpublish.clone())
-                .await
-        };
-        again("NodeUnpublishVolume", unpublish).await?;
-        let unstage = || async { self.node.clone().node_unstage_volume(unstage.clone()).await };
-        again("NodeUnstageVolume", unstage).await?;
-        let delete = || async { self.controller.clone().delete_volume(delete.clone()).await };
-        again("DeleteVolume", delete).await
+    /// A client of the Controller service.
+    pub(crate) fn controller(&self) -> ControllerClient<Channel> {
+        self.controller.clone()
+    }
+
+    /// A client of the Node service.
+    pub(crate) fn node(&self) -> NodeClient<Channel> {
+        self.node.clone()
     }
 
     fn remember<T>(&self, change: impl FnOnce(&mut Made) -> T) -> T {
@@ -246,26 +194,8 @@ pub(crate) fn vdctl() -> String {
     tests::binaries::shipped().to_string_lossy().into_owned()
 }
 
-/// Calls until it is done. A job outlives the call that started it, and the demo may have been stopped
-/// in the middle of one: ABORTED says that it still runs. What does not exist needs no undoing.
-async fn again<T, F>(rpc: &'static str, mut call: impl FnMut() -> F) -> Result<()>
-where
-    F: Future<Output = Result<T, tonic::Status>>,
-{
-    let end = Instant::now() + CALL_LIMIT;
-    loop {
-        match call().await {
-            Ok(_done) => return Ok(()),
-            Err(status) if status.code() == Code::NotFound => return Ok(()),
-            Err(status) if status.code() == Code::Aborted && Instant::now() < end => {
-                tokio::time::sleep(POLL).await;
-            }
-            Err(status) => return Err(failed(rpc)(status)),
-        }
-    }
-}
-
-fn failed(rpc: &'static str) -> impl Fn(tonic::Status) -> anyhow::Error {
+/// An error that names the call.
+pub(crate) fn failed(rpc: &'static str) -> impl Fn(tonic::Status) -> anyhow::Error {
     move |status| anyhow!("{rpc}: {} ({:?})", status.message(), status.code())
 }
 

@@ -13,6 +13,7 @@ mod filesystem_story;
 mod machine;
 mod space;
 mod tell;
+mod undo;
 mod vm_story;
 mod worker;
 mod workplace;
@@ -103,8 +104,8 @@ async fn undo(place: &Workplace, driver: &Driver, check: bool) -> Result<()> {
     } else {
         Ok(())
     };
-    let (volumes, snapshots) = driver.undo_all().await?;
-    driver.drained().await?;
+    let (volumes, snapshots) = undo::all(driver).await?;
+    undo::drained(place.pool()).await?;
     checked?;
     if check {
         let text = format!("{volumes} volumes, {snapshots} snapshots; the driver is stopped");
