@@ -7,15 +7,15 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use ::tests::csi;
+use ::tests::csi::controller_client::ControllerClient;
+use ::tests::csi::identity_client::IdentityClient;
+use ::tests::csi::node_client::NodeClient;
+use ::tests::kubelet::{Attachment, text};
+use ::tests::requests;
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tests::csi;
-use tests::csi::controller_client::ControllerClient;
-use tests::csi::identity_client::IdentityClient;
-use tests::csi::node_client::NodeClient;
-use tests::kubelet::{Attachment, text};
-use tests::requests;
 use tokio::process::Child;
 use tonic::transport::{Channel, Endpoint};
 

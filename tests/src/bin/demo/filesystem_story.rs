@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use ::tests::kubelet::Attachment;
+use ::tests::requests;
 use anyhow::{Result, ensure};
 use nix::sys::statvfs::statvfs;
-use tests::kubelet::Attachment;
-use tests::requests;
 
 use crate::driver::Driver;
 use crate::figures::{GIB, MIB, bytes, time};

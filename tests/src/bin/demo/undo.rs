@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use ::tests::csi;
+use ::tests::kubelet::{Attachment, text};
 use anyhow::{Context as _, Result};
-use tests::csi;
-use tests::kubelet::{Attachment, text};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 

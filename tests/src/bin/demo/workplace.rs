@@ -7,11 +7,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use ::tests::{loops, mounts};
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::statvfs::statvfs;
 use tempfile::TempDir;
-use tests::{loops, mounts};
 
 use crate::command;
 use crate::figures::{GIB, bytes};
