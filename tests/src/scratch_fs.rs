@@ -176,14 +176,18 @@ impl ScratchFs {
     /// Device number of the mounted filesystem as the kernel shows it for files on it, `major:minor`.
     #[must_use]
     pub fn device_number(&self) -> String {
-        let dev = std::fs::metadata(self.mount_point())
-            .expect("stat the mount point")
-            .dev();
-        format!(
-            "{}:{}",
-            nix::sys::stat::major(dev),
-            nix::sys::stat::minor(dev)
-        )
+        match std::fs::metadata(self.mount_point()) {
+            Ok(root) => {
+                let dev = root.dev();
+                let (major, minor) = (nix::sys::stat::major(dev), nix::sys::stat::minor(dev));
+                format!("{major}:{minor}")
+            }
+            // Shut down: not even its root can be looked at.
+            Err(_) => {
+                let mounted = mounts::at(&self.mount_point());
+                mounted.last().expect("it is mounted").device.clone()
+            }
+        }
     }
 
     /// The loop devices on files of this filesystem.
