@@ -173,6 +173,23 @@ impl ScratchFs {
         );
     }
 
+    /// Device number of the mounted filesystem as the kernel shows it for files on it, `major:minor`.
+    #[must_use]
+    pub fn device_number(&self) -> String {
+        match std::fs::metadata(self.mount_point()) {
+            Ok(root) => {
+                let dev = root.dev();
+                let (major, minor) = (nix::sys::stat::major(dev), nix::sys::stat::minor(dev));
+                format!("{major}:{minor}")
+            }
+            // Shut down: not even its root can be looked at.
+            Err(_) => {
+                let mounted = mounts::at(&self.mount_point());
+                mounted.last().expect("it is mounted").device.clone()
+            }
+        }
+    }
+
     /// The loop devices on files of this filesystem, also when it has failed and can say nothing of its files any more.
     #[must_use]
     pub fn loops(&self) -> Vec<loops::Loop> {
