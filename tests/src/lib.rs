@@ -20,6 +20,7 @@ pub mod binaries;
 pub mod check;
 pub mod client;
 pub mod content;
+pub mod damage;
 pub mod file_writer;
 pub mod fixture;
 pub mod kubelet;
