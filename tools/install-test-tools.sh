@@ -3,21 +3,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# command: Debian package that has it
-needed="mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs xfs_io:xfsprogs mkfs.btrfs:btrfs-progs qemu-img:qemu-utils
-losetup:mount timeout:coreutils blkid:util-linux"
-missing=""
-for pair in $needed; do
-    if ! command -v "${pair%%:*}" >/dev/null 2>&1; then
-        missing="$missing ${pair#*:}"
-    fi
-done
-if [ -n "$missing" ]; then
-    echo "installing:$missing"
-    apt-get update -q
-    # shellcheck disable=SC2086 # a list of packages
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
-fi
+tools/need-packages.sh mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs xfs_io:xfsprogs mkfs.btrfs:btrfs-progs \
+    qemu-img:qemu-utils losetup:mount timeout:coreutils blkid:util-linux
 
 sanity_version=v5.6.0
 if [ ! -x ".cache/bin/csi-sanity" ] || [ "$(cat .cache/bin/csi-sanity.version 2>/dev/null)" != "$sanity_version" ]; then

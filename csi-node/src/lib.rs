@@ -6,6 +6,8 @@ pub mod claims;
 pub mod failure;
 pub mod joiner;
 pub mod local_node;
+pub mod node_service;
 pub mod pool_handle;
 
 pub use local_node::LocalNode;
+pub use node_service::NodeService;

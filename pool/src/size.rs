@@ -1,4 +1,4 @@
-//! Sizes: how they are rounded, printed and read.
+//! Sizes: which an image can have, and how they are printed.
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -6,24 +6,30 @@ use crate::error::{Error, ErrorKind, Result};
 pub const MIB: u64 = 1 << 20;
 /// 1 GiB.
 pub const GIB: u64 = 1 << 30;
-/// The smallest XFS that `mkfs.xfs` makes.
-pub const XFS_MIN_BYTES: u64 = 300 * MIB;
-/// No image is larger: what XFS can address in one file, less the room a snapshot's tables take.
-pub const MAX_BYTES: u64 = 1 << 60;
+/// No image is larger, 64 TiB: its snapshot has to fit in one qcow2 file of ours.
+pub const MAX_BYTES: u64 = 64 << 40;
 
-/// The image size for a size asked for: the next multiple of 1 MiB, at least `minimum`.
+/// Refuses a size that no image can have. Sizes come rounded, from whoever decided them.
 ///
 /// # Errors
-/// `OutOfRange` above [`MAX_BYTES`].
-pub fn image_bytes(requested: u64, minimum: u64) -> Result<u64> {
-    let wanted = requested.max(minimum).max(MIB);
-    if wanted > MAX_BYTES {
+/// `OutOfRange` above [`MAX_BYTES`], `InvalidInput` unless it is a positive multiple of 1 MiB.
+pub(crate) fn check_image_bytes(bytes: u64) -> Result<()> {
+    if bytes > MAX_BYTES {
         return Err(Error::new(
             ErrorKind::OutOfRange,
-            format!("{requested} bytes is more than a volume can have ({MAX_BYTES} bytes)"),
+            format!(
+                "{bytes} bytes are more than a volume can have ({})",
+                human(MAX_BYTES)
+            ),
         ));
     }
-    Ok(wanted.div_ceil(MIB) * MIB)
+    if bytes == 0 || !bytes.is_multiple_of(MIB) {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{bytes} bytes are not a whole number of MiB"),
+        ));
+    }
+    Ok(())
 }
 
 /// A size for people: `1.5 GiB`.
@@ -48,22 +54,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_round_up_to_a_mebibyte() {
-        assert_eq!(image_bytes(0, 0).unwrap(), MIB);
-        assert_eq!(image_bytes(1, 0).unwrap(), MIB);
-        assert_eq!(image_bytes(MIB + 1, 0).unwrap(), 2 * MIB);
-        assert_eq!(image_bytes(MIB, XFS_MIN_BYTES).unwrap(), 300 * MIB);
-        assert_eq!(image_bytes(11_381_663_335, 0).unwrap(), 11_382_292_480);
-    }
-
-    #[test]
-    fn rounding_is_idempotent_and_bounded() {
-        let rounded = image_bytes(123_456_789, 0).unwrap();
-        assert_eq!(image_bytes(rounded, 0).unwrap(), rounded);
-        assert_eq!(
-            image_bytes(u64::MAX, 0).unwrap_err().kind(),
-            ErrorKind::OutOfRange
-        );
+    fn an_image_is_a_whole_number_of_mebibytes_up_to_the_largest_snapshot() {
+        assert!(check_image_bytes(MIB).is_ok() && check_image_bytes(MAX_BYTES).is_ok());
+        for (bytes, kind) in [
+            (0, ErrorKind::InvalidInput),
+            (MIB + 1, ErrorKind::InvalidInput),
+            (MAX_BYTES + MIB, ErrorKind::OutOfRange),
+            (u64::MAX, ErrorKind::OutOfRange),
+        ] {
+            assert_eq!(
+                check_image_bytes(bytes).unwrap_err().kind(),
+                kind,
+                "{bytes}"
+            );
+        }
     }
 
     #[test]

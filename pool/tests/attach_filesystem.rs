@@ -157,7 +157,7 @@ fn an_inherited_image_of_zeroes_is_not_formatted_and_does_not_mount() {
         assert_eq!(allocated(&image), 0);
         let device = attach_image(&image, false).unwrap().device;
         let target = scratch.folder(&format!("m-{fs}"));
-        let options = MountOptions::parse(fs, &[] as &[&str]).unwrap();
+        let options = MountOptions::default();
         let error = check(&device.path(), fs)
             .and_then(|()| mount_filesystem(&device, fs, &options, &target))
             .unwrap_err();
@@ -263,7 +263,7 @@ fn a_filesystem_grows_with_its_device() {
             unmount_top(&target).unwrap();
             assert_eq!(grow_before_mount(&device, fs).unwrap(), Grown::Grown);
             assert_eq!(grow_before_mount(&device, fs).unwrap(), Grown::AlreadyThere);
-            let options = MountOptions::parse(fs, &[] as &[&str]).unwrap();
+            let options = MountOptions::default();
             mount_filesystem(&device, fs, &options, &target).unwrap();
         } else {
             assert_eq!(grown.unwrap(), Grown::Grown);
@@ -289,7 +289,7 @@ fn a_damaged_filesystem_is_corrupt_and_says_what_to_run() {
         image.sync_all().unwrap();
         let device = attach_image(&image, false).unwrap().device;
         let target = scratch.folder(&format!("m-{fs}"));
-        let options = MountOptions::parse(fs, &[] as &[&str]).unwrap();
+        let options = MountOptions::default();
         let error = check(&device.path(), fs)
             .and_then(|()| mount_filesystem(&device, fs, &options, &target))
             .unwrap_err();

@@ -81,7 +81,9 @@ impl Client {
     /// # Errors
     /// When nobody listens there.
     pub fn connect(socket: &Path) -> Result<Self, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        // A thread of its own, so that an idle connection too hears the server say good-bye.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
             .enable_all()
             .build()
             .expect("build a runtime");

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use tonic::{Code, Status};
 
 use crate::client::{Client, accepted};
-use crate::{csi, requests};
+use crate::{content, csi, requests};
+
+const DATA_BYTES: usize = 65_536;
 
 /// A volume as one pod uses it.
 #[derive(Clone, Debug)]
@@ -205,6 +207,35 @@ impl Attachment {
     pub fn down_and_delete(&self, client: &Client) {
         self.down(client);
         accepted(client.delete(&self.volume_id));
+    }
+
+    /// Where data goes in a published volume: the device itself, or a file in the filesystem.
+    #[must_use]
+    pub fn data_place(&self) -> PathBuf {
+        if requests::is_block(&self.capability) {
+            self.target.clone()
+        } else {
+            self.target.join("data")
+        }
+    }
+
+    /// Writes bytes of this volume's own into the published volume, and syncs them.
+    #[track_caller]
+    pub fn write_data(&self) -> Vec<u8> {
+        let place = self.data_place();
+        if !requests::is_block(&self.capability) && !place.exists() {
+            let _new = std::fs::File::create(&place).expect("create the data file");
+        }
+        let bytes = content::pattern(&self.volume_id, DATA_BYTES);
+        content::write_at(&place, 0, &bytes);
+        bytes
+    }
+
+    /// The published volume must hold `bytes`.
+    #[track_caller]
+    pub fn assert_data(&self, bytes: &[u8]) {
+        let found = content::read_at(&self.data_place(), 0, bytes.len());
+        assert!(found == bytes, "other data in {}", self.target.display());
     }
 
     /// Removes the volume as a test that is over does, whatever state it is in; what does not exist is fine.

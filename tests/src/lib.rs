@@ -34,6 +34,7 @@ pub mod residue;
 pub mod sanity;
 pub mod scratch_fs;
 pub mod server;
+pub mod siege;
 pub mod tools;
 pub mod tree;
 pub mod wait;

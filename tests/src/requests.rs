@@ -32,6 +32,16 @@ fn capability(access: AccessType) -> csi::VolumeCapability {
     }
 }
 
+/// The ways a volume can be used, by name.
+#[must_use]
+pub fn uses() -> [(&'static str, csi::VolumeCapability); 3] {
+    [
+        ("block", block()),
+        ("ext4", filesystem("ext4")),
+        ("xfs", filesystem("xfs")),
+    ]
+}
+
 /// `capability` with another access mode.
 #[must_use]
 pub fn with_mode(mut capability: csi::VolumeCapability, mode: Mode) -> csi::VolumeCapability {

@@ -64,7 +64,7 @@ struct Graph {
 impl Graph {
     fn read() -> Self {
         let manifest = binaries::project().join("Cargo.toml");
-        let arguments = ["metadata", "--format-version=1", "--locked", "--offline"];
+        let arguments = ["metadata", "--format-version=1", "--locked"];
         let manifest = ["--manifest-path", manifest.to_str().unwrap()];
         let text = tools::run("cargo", &[&arguments[..], &manifest[..]].concat());
         Self::parse(&serde_json::from_str(&text).unwrap())

@@ -1,6 +1,6 @@
 //! Mounting, binding and unmounting. Every path given to the kernel starts at an open descriptor.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub fn mount_filesystem(
     let place = target.reference()?;
     // Makes the node in `/dev`, which mount(2) needs by path, and holds the device meanwhile.
     let _open = device.open()?;
-    let data = options.data();
+    let data = options.data(fs);
     Mount::builder()
         .fstype(fs.as_str())
         .flags(options.flags())
@@ -152,12 +152,4 @@ pub fn unmount_top(target: &Target) -> Result<()> {
 
 fn by_descriptor(file: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
-/// Opens the root of the filesystem mounted at `target` for reading, to freeze, grow or measure it.
-///
-/// # Errors
-/// `NotFound`, `Io`.
-pub fn open_root(target: &Target) -> Result<File> {
-    target.open_folder()
 }

@@ -17,7 +17,7 @@ pub struct MountOptions {
 
 /// Every option there is, for the message that refuses another one.
 const KNOWN: &str = "ro, rw, noatime, nodiratime, relatime, strictatime, lazytime, sync, async, dirsync, noexec, exec, \
-                     nosuid, nodev, discard, nodiscard, context=, fscontext=, defcontext=, rootcontext=";
+                     nosuid, nodev, discard, nodiscard, nouuid, context=, fscontext=, defcontext=, rootcontext=";
 const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
 const LONGEST_CONTEXT: usize = 1024;
 
@@ -25,6 +25,7 @@ enum Effect {
     Set(MountFlags),
     Clear(MountFlags),
     Data,
+    None,
 }
 
 impl MountOptions {
@@ -33,31 +34,19 @@ impl MountOptions {
     ///
     /// # Errors
     /// `InvalidInput` that names the option and lists the known ones.
-    pub fn parse(fs: FsType, options: &[impl AsRef<str>]) -> Result<Self> {
-        let mut parsed = Self::none(fs);
+    pub fn parse(options: &[impl AsRef<str>]) -> Result<Self> {
+        let mut parsed = Self::default();
         for option in options {
             let option = option.as_ref();
             match effect(option) {
                 Some(Effect::Set(flags)) => parsed.flags |= flags,
                 Some(Effect::Clear(flags)) => parsed.flags -= flags,
                 Some(Effect::Data) => parsed.data.push(option.to_owned()),
+                Some(Effect::None) => {}
                 None => parsed.data.push(context(option)?),
             }
         }
         Ok(parsed)
-    }
-
-    /// What is always set.
-    fn none(fs: FsType) -> Self {
-        let data = match fs {
-            FsType::Ext4 => Vec::new(),
-            // A restored volume has the UUID of its source, which may be mounted on the same node.
-            FsType::Xfs => vec!["nouuid".to_owned()],
-        };
-        Self {
-            flags: MountFlags::NOSUID | MountFlags::NODEV,
-            data,
-        }
     }
 
     /// The same, read-only.
@@ -93,10 +82,25 @@ impl MountOptions {
                 | MountFlags::STRICTATIME)
     }
 
-    /// The options for the filesystem itself.
+    /// The options for the filesystem itself. XFS is always told not to insist on unique UUIDs: a restored volume has
+    /// the one of its source, which may be mounted on the same node.
     #[must_use]
-    pub fn data(&self) -> String {
-        self.data.join(",")
+    pub fn data(&self, fs: FsType) -> String {
+        let mut all: Vec<&str> = self.data.iter().map(String::as_str).collect();
+        if fs == FsType::Xfs {
+            all.push("nouuid");
+        }
+        all.join(",")
+    }
+}
+
+impl Default for MountOptions {
+    /// What is always set.
+    fn default() -> Self {
+        Self {
+            flags: MountFlags::NOSUID | MountFlags::NODEV,
+            data: Vec::new(),
+        }
     }
 }
 
@@ -118,6 +122,8 @@ fn effect(option: &str) -> Option<Effect> {
         "nosuid" => Set(MountFlags::NOSUID),
         "nodev" => Set(MountFlags::NODEV),
         "discard" | "nodiscard" => Data,
+        // Set for XFS anyway, and meaningless elsewhere.
+        "nouuid" => Effect::None,
         _ => return None,
     })
 }
@@ -153,21 +159,15 @@ mod tests {
     use super::*;
 
     fn parse(options: &[&str]) -> Result<MountOptions> {
-        MountOptions::parse(FsType::Ext4, options)
+        MountOptions::parse(options)
     }
 
     #[test]
     fn nosuid_and_nodev_are_always_set() {
-        for fs in [FsType::Ext4, FsType::Xfs] {
-            let options = MountOptions::parse(fs, &[] as &[&str]).unwrap();
-            assert_eq!(options.flags(), MountFlags::NOSUID | MountFlags::NODEV);
-        }
-        assert_eq!(
-            MountOptions::parse(FsType::Xfs, &[] as &[&str])
-                .unwrap()
-                .data(),
-            "nouuid"
-        );
+        let options = parse(&[]).unwrap();
+        assert_eq!(options.flags(), MountFlags::NOSUID | MountFlags::NODEV);
+        assert_eq!(options.data(FsType::Ext4), "");
+        assert_eq!(options.data(FsType::Xfs), "nouuid");
     }
 
     #[test]
@@ -182,9 +182,11 @@ mod tests {
             parse(&[option]).unwrap();
         }
         for key in CONTEXTS {
-            let data = parse(&[&format!("{key}=a:b:c:s0:c1,c2")]).unwrap().data();
+            let data = parse(&[&format!("{key}=a:b:c:s0:c1,c2")])
+                .unwrap()
+                .data(FsType::Ext4);
             assert_eq!(data, format!("{key}=\"a:b:c:s0:c1,c2\""));
-            assert_eq!(parse(&[&data]).unwrap().data(), data);
+            assert_eq!(parse(&[&data]).unwrap().data(FsType::Ext4), data);
         }
     }
 

@@ -10,6 +10,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault::{Step, reached};
 use crate::id::VolumeId;
 use crate::record::VolumeRecord;
+use crate::size;
 
 impl Pool {
     /// Grows a volume's image and its loop devices to `size_bytes`, and records `requested_bytes`. A volume that is large
@@ -36,6 +37,7 @@ impl Pool {
         if record.size_bytes >= goal {
             return self.remember_request(id, &record, requested_bytes);
         }
+        size::check_image_bytes(goal)?;
         let more = goal.saturating_sub(record.charge_bytes());
         let reservation = self.reserve(Want {
             volume_sizes: more,

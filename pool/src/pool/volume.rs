@@ -14,6 +14,7 @@ use crate::fault::{Step, reached};
 use crate::id::VolumeId;
 use crate::layout::DISK_IMAGE;
 use crate::record::{self, Kind, Provisioning, Source, Timestamp, VolumeMode, VolumeRecord};
+use crate::size;
 use crate::sys;
 
 /// XFS copies this much when a shared block is first written. Its default of 128 KiB doubles the space that random
@@ -29,7 +30,7 @@ pub struct NewVolume {
     pub name: String,
     /// The size asked for, in bytes.
     pub requested_bytes: u64,
-    /// The size of the image, in bytes, as [`crate::size::image_bytes`] rounds it.
+    /// The size of the image, in bytes, a multiple of 1 MiB.
     pub size_bytes: u64,
     /// Whether blocks are allocated ahead.
     pub provisioning: Provisioning,
@@ -66,6 +67,7 @@ impl Pool {
         fill: impl FnOnce(&File) -> Result<()>,
     ) -> Result<VolumeRecord> {
         self.guard()?;
+        size::check_image_bytes(new.size_bytes)?;
         if self.layout.volumes.stat(new.id.as_str())?.is_some() {
             return Err(Error::new(
                 ErrorKind::Conflict,

@@ -83,7 +83,7 @@ impl Scratch {
     pub fn mounted(&self, image: &File, fs: FsType, name: &str) -> (LoopDevice, Target) {
         let device = loop_device::attach(image, false).unwrap().device;
         let target = self.folder(name);
-        let options = MountOptions::parse(fs, &[] as &[&str]).unwrap();
+        let options = MountOptions::default();
         mount_filesystem(&device, fs, &options, &target).unwrap();
         (device, target)
     }

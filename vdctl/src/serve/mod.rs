@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use csi_controller::{ControllerService, DriverName, IdentityService, Serves};
-use csi_node::LocalNode;
 use csi_node::pool_handle::PoolHandle;
+use csi_node::{LocalNode, NodeService};
+use pool::attach::target::TargetBase;
 use pool::capacity::Policy;
 use pool::{Options, View};
 use proto::csi::v1::controller_server::ControllerServer;
 use proto::csi::v1::identity_server::IdentityServer;
+use proto::csi::v1::node_server::NodeServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
 
@@ -56,6 +58,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         Arc::clone(&backend),
     );
     let controller = ControllerService::new(&name, backend);
+    let node_service = NodeService::new(name.as_str(), node.clone(), TargetBase::anywhere());
     let maintenance = tokio::spawn({
         let node = node.clone();
         async move { node.maintain(MAINTENANCE).await }
@@ -64,6 +67,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let server = Server::builder()
         .add_service(IdentityServer::new(identity))
         .add_service(ControllerServer::new(controller))
+        .add_service(NodeServer::new(node_service))
         .serve_with_incoming_shutdown(connections, async {
             stopped.await.ok();
         });
