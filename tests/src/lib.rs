@@ -35,6 +35,7 @@ pub mod sanity;
 pub mod scratch_fs;
 pub mod server;
 pub mod siege;
+pub mod small_disk;
 pub mod tools;
 pub mod tree;
 pub mod wait;
