@@ -235,12 +235,15 @@ async fn listen(serial: ChildStdout, heard: watch::Sender<Console>) {
 /// there but does not work would hang the demo. Returns the reason beside the choice.
 pub(crate) async fn choose_accelerator(guest: &Path) -> (Accelerator, String) {
     if !Path::new("/dev/kvm").exists() {
-        return (Accelerator::Tcg, "emulated (no /dev/kvm here)".to_owned());
+        return (
+            Accelerator::Tcg,
+            "emulated: this machine has no /dev/kvm".to_owned(),
+        );
     }
     match prove_kvm(guest).await {
         Ok(()) => (Accelerator::Kvm, "hardware virtualisation (KVM)".to_owned()),
         Err(_why) => {
-            let told = "emulated (/dev/kvm is there, but a trial guest did not come up)";
+            let told = "emulated: a trial guest did not come up on /dev/kvm";
             (Accelerator::Tcg, told.to_owned())
         }
     }
