@@ -74,8 +74,11 @@ async fn in_place(place: &mut Workplace, stop: &mut Stop, guest: PathBuf) -> Res
         tell::chapter("5. And everything is taken away again");
     }
     let undone = undo(place, &driver, told.is_ok()).await;
-    let stopped = driver.stop().await;
-    told.and(undone).and(stopped)
+    let undone = undone.and(driver.stop().await);
+    if let (Err(_why), Err(error)) = (&told, &undone) {
+        tell::plain(format!("{error:#}"));
+    }
+    told.and(undone)
 }
 
 async fn story(place: &Workplace, driver: &Driver, guest: PathBuf) -> Result<()> {
