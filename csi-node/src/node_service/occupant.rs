@@ -60,7 +60,14 @@ impl<'a> Owner<'a> {
         };
         match pool.open_image(&id, false) {
             Ok(image) => Ok(Self::Image(ImageKey::of(&image)?)),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+            // Also where the pool's filesystem has met an error and opens nothing any more: what is published from it can
+            // still be taken back.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Io
+                ) =>
+            {
                 Ok(Self::Gone(pool))
             }
             Err(error) => Err(error),
