@@ -158,6 +158,8 @@ fn bound() -> Result<Vec<LoopDevice>> {
     let mut found = Vec::new();
     for number in node::bound_numbers()? {
         match status(number) {
+            // Its file lies on a filesystem that was shut down: nobody can tell which file it was, and nothing can be read or
+            // written through it any more. It must not keep the other devices from being used.
             Err(error) if error.errno() == Some(libc::EIO) => {
                 tracing::warn!(number, error = %error, "a loop device on a failed filesystem");
             }
