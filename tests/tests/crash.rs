@@ -50,3 +50,17 @@ fn a_second_power_loss_in_recovery_changes_nothing() {
     campaign.crash_at_every_step(&crash::all(), Fault::PowerLoss, Crashes::Twice);
     campaign.end();
 }
+
+#[test]
+fn what_was_acknowledged_survives_a_power_loss_in_that_moment() {
+    let mut campaign = Campaign::new("power lost when acknowledged");
+    campaign.lose_power_when_acknowledged(&crash::all());
+    campaign.end();
+}
+
+#[test]
+fn a_step_that_fails_is_reported_and_the_same_call_succeeds_later() {
+    let mut campaign = Campaign::new("steps that fail");
+    campaign.fail_at_every_step(&crash::that_can_fail());
+    campaign.end();
+}
