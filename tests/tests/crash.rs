@@ -24,6 +24,21 @@ fn every_step_belongs_to_a_scenario() {
 }
 
 #[test]
+fn every_step_and_every_scenario_is_in_the_document() {
+    let path = tests::binaries::project().join("docs/crash-consistency.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    // Lines may be broken within a name.
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let steps = Step::ALL.iter().map(|step| step.name());
+    let scenarios = crash::all();
+    let missing: Vec<&str> = steps
+        .chain(scenarios.iter().map(|scenario| scenario.name))
+        .filter(|name| !text.contains(&format!("`{name}`")))
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+#[test]
 fn a_kill_at_any_step_loses_nothing_that_was_acknowledged() {
     let mut campaign = Campaign::new("killed once");
     campaign.crash_at_every_step(&crash::all(), Fault::Kill, Crashes::Once);

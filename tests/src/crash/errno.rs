@@ -18,9 +18,6 @@ pub enum Errno {
 }
 
 impl Errno {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Eio, Self::Enospc, Self::Edquot, Self::Erofs];
-
     /// The action's name in `VD_FAULT`.
     #[must_use]
     pub fn action(self) -> &'static str {
