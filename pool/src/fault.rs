@@ -4,7 +4,8 @@
 //! build without the feature `fault-injection` (every shipped one) `reached` is an empty function.
 //!
 //! `VD_FAULT=<step>:<action>` chooses one step; actions: `kill` (SIGKILL to ourselves), `power` (shut the pool's
-//! filesystem down without writing its log, then SIGKILL), `eio`, `enospc`, `edquot`, `erofs` (the step fails).
+//! filesystem down without writing its log, then SIGKILL), `hang` (SIGSTOP to ourselves), `eio`, `enospc`, `edquot`,
+//! `erofs` (the step fails).
 
 macro_rules! steps {
     ($( $operation:ident { $( $variant:ident = $name:literal ),+ $(,)? } )+) => {
@@ -188,6 +189,7 @@ mod action {
     fn act(step: Step, action: &str) -> Result<()> {
         let errno = match action {
             "kill" => return stop(),
+            "hang" => return signal(Signal::SIGSTOP),
             "power" => {
                 if let Some(pool) = POOL.get() {
                     crate::sys::shutdown_xfs(pool)
@@ -208,11 +210,15 @@ mod action {
     }
 
     fn stop() -> Result<()> {
-        kill(Pid::this(), Signal::SIGKILL)
-            .map_err(|errno| Error::io("kill this process", errno.into()))?;
+        signal(Signal::SIGKILL)?;
         loop {
             std::thread::park();
         }
+    }
+
+    fn signal(signal: Signal) -> Result<()> {
+        kill(Pid::this(), signal)
+            .map_err(|errno| Error::io(format!("send {signal} to this process"), errno.into()))
     }
 }
 

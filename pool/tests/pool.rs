@@ -323,6 +323,25 @@ fn leftovers_in_tmp_are_swept_at_the_start() {
 }
 
 #[test]
+fn a_record_that_was_not_put_in_place_is_swept_at_the_start() {
+    let (folder, pool) = mk_pool();
+    let record = pool.create_volume(mk_volume("a", 1), |_| Ok(())).unwrap();
+    drop(pool);
+    let object = folder.path().join("volumes").join(record.id.as_str());
+    let foreign = folder.path().join("volumes/not-ours");
+    fs::create_dir(&foreign).unwrap();
+    for place in [&object, &foreign] {
+        fs::File::create(place.join("record.tmp")).unwrap();
+    }
+
+    let pool = open(folder.path());
+
+    assert!(!object.join("record.tmp").exists());
+    assert!(foreign.join("record.tmp").exists(), "it is not ours");
+    assert_eq!(pool.volume(&record.id).unwrap(), record);
+}
+
+#[test]
 fn pages_follow_each_other_without_gaps() {
     let (_folder, pool) = mk_pool();
     for number in 0..10 {

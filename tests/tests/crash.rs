@@ -24,6 +24,21 @@ fn every_step_belongs_to_a_scenario() {
 }
 
 #[test]
+fn every_step_and_every_scenario_is_in_the_document() {
+    let path = tests::binaries::project().join("docs/crash-consistency.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    // Lines may be broken within a name.
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let steps = Step::ALL.iter().map(|step| step.name());
+    let scenarios = crash::all();
+    let missing: Vec<&str> = steps
+        .chain(scenarios.iter().map(|scenario| scenario.name))
+        .filter(|name| !text.contains(&format!("`{name}`")))
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+#[test]
 fn a_kill_at_any_step_loses_nothing_that_was_acknowledged() {
     let mut campaign = Campaign::new("killed once");
     campaign.crash_at_every_step(&crash::all(), Fault::Kill, Crashes::Once);
@@ -48,5 +63,19 @@ fn a_power_loss_at_any_step_loses_nothing_that_was_acknowledged() {
 fn a_second_power_loss_in_recovery_changes_nothing() {
     let mut campaign = Campaign::new("power lost twice");
     campaign.crash_at_every_step(&crash::all(), Fault::PowerLoss, Crashes::Twice);
+    campaign.end();
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_loss_in_that_moment() {
+    let mut campaign = Campaign::new("power lost when acknowledged");
+    campaign.lose_power_when_acknowledged(&crash::all());
+    campaign.end();
+}
+
+#[test]
+fn a_step_that_fails_is_reported_and_the_same_call_succeeds_later() {
+    let mut campaign = Campaign::new("steps that fail");
+    campaign.fail_at_every_step(&crash::that_can_fail());
     campaign.end();
 }

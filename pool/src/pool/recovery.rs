@@ -9,6 +9,7 @@ use crate::device;
 use crate::durable;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault::{self, Step, reached};
+use crate::id::VolumeId;
 use crate::index::Index;
 use crate::layout::{DISK_IMAGE, Layout, SNAPSHOT_IMAGE};
 use crate::marker::{self, Marker};
@@ -120,9 +121,20 @@ fn sweep(layout: &Layout) {
         }
         layout.tmp.sync()
     });
-    if let Err(error) = swept {
-        tracing::warn!(%error, "leftovers of interrupted operations stay in tmp/");
+    if let Err(error) = swept.and_then(|()| sweep_records(layout)) {
+        tracing::warn!(%error, "leftovers of interrupted operations stay");
     }
+}
+
+/// Only records of volumes are ever replaced. A folder whose name is no id of ours is not looked into.
+fn sweep_records(layout: &Layout) -> Result<()> {
+    for name in layout.volumes.names()? {
+        if VolumeId::parse(&name).is_ok() {
+            let folder = layout.volumes.folder(&name)?;
+            folder.remove_file(durable::temporary_record())?;
+        }
+    }
+    Ok(())
 }
 
 fn sweep_one(layout: &Layout, name: &str) -> Result<()> {

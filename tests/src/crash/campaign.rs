@@ -6,7 +6,9 @@ use std::time::Instant;
 use pool::fault::{Operation, Step};
 
 use super::case::Case;
+use super::errno::{self, Errno};
 use super::scenario::{Fault, Scenario, Story, fault_at};
+use crate::client::accepted;
 use crate::scratch_fs::{FsKind, GIB, ScratchFs};
 
 /// How often the server dies before it may recover.
@@ -50,6 +52,37 @@ impl Campaign {
                 self.case(&label, |fs| {
                     crash(fs, number, scenario, step, fault, crashes)
                 });
+            }
+        }
+    }
+
+    /// Does each of `scenarios` without a fault, and pulls the plug as soon as it is acknowledged.
+    pub fn lose_power_when_acknowledged(&mut self, scenarios: &[Scenario]) {
+        for scenario in scenarios.iter().filter(|scenario| !scenario.at_start) {
+            let number = self.cases;
+            let label = format!("{}, acknowledged", scenario.name);
+            self.case(&label, |fs| {
+                let mut case = Case::new(fs, number, Fault::PowerLoss);
+                let mut story = (scenario.story)();
+                story.prepare(&mut case);
+                accepted(story.act(&case));
+                case.lose_power();
+                case.start();
+                settle(case, story.as_mut(), true);
+            });
+        }
+    }
+
+    /// Lets each of `scenarios` fail at each of its steps: by EIO, and by one of the other errors of a disk, in turn.
+    pub fn fail_at_every_step(&mut self, scenarios: &[Scenario]) {
+        let others = [Errno::Enospc, Errno::Edquot, Errno::Erofs];
+        for scenario in scenarios {
+            for (at, step) in scenario.steps().into_iter().enumerate() {
+                for errno in [Errno::Eio, others[at % others.len()]] {
+                    let number = self.cases;
+                    let label = format!("{} at {}: {errno:?}", scenario.name, step.name());
+                    self.case(&label, |fs| fail(fs, number, scenario, step, errno));
+                }
             }
         }
     }
@@ -109,10 +142,39 @@ fn crash(
     settle(case, story.as_mut(), acknowledged);
 }
 
+fn fail(fs: &ScratchFs, number: usize, scenario: &Scenario, step: Step, errno: Errno) {
+    let mut case = Case::new(fs, number, Fault::Kill);
+    let mut story = (scenario.story)();
+    story.prepare(&mut case);
+    let before = case.objects();
+    case.start_with(&fault_at(step, errno.action()));
+    let status = story
+        .act(&case)
+        .expect_err("a step failed, and it was acknowledged");
+    errno.suits(&status);
+    if errno::is_final(&status) {
+        assert_eq!(case.objects(), before, "said to be undone: {status:?}");
+    }
+    case.bystanders_are_whole();
+    // The same call, and the same step fails again; or the first call has done all that was left to do.
+    let acknowledged = match story.act(&case) {
+        Ok(()) => true,
+        Err(status) => {
+            errno.suits(&status);
+            false
+        }
+    };
+    case.server.kill();
+    case.start();
+    settle(case, story.as_mut(), acknowledged);
+}
+
 /// Proves what a crash may have left, does the act again, and proves that it is whole then.
-fn settle(case: Case<'_>, story: &mut dyn Story, acknowledged: bool) {
+fn settle(mut case: Case<'_>, story: &mut dyn Story, acknowledged: bool) {
     story.verify(&case, acknowledged);
     case.bystanders_are_whole();
+    case.nothing_is_unfinished();
+    case.rebooted = false;
     story
         .act(&case)
         .unwrap_or_else(|status| panic!("the same call again: {status:?}"));

@@ -12,7 +12,7 @@ use crate::fixture::initialise;
 use crate::kubelet::Attachment;
 use crate::scratch_fs::{MIB, ScratchFs};
 use crate::server::{Server, Setup};
-use crate::{check, content, csi, requests, residue, wait};
+use crate::{check, content, csi, loops, requests, residue, wait};
 
 /// Size of a volume that is read whole again and again.
 pub const SMALL: u64 = 16 * MIB;
@@ -30,6 +30,8 @@ pub struct Case<'fs> {
     pub server: Server,
     /// What happens at the step.
     pub fault: Fault,
+    /// Mounts and loop devices are gone, and nobody has asked for them again.
+    pub rebooted: bool,
     fs: &'fs ScratchFs,
     healthy: Setup,
     kubelet: PathBuf,
@@ -54,6 +56,7 @@ impl<'fs> Case<'fs> {
             csi,
             server,
             fault,
+            rebooted: false,
             fs,
             healthy,
             kubelet,
@@ -153,6 +156,12 @@ impl<'fs> Case<'fs> {
         self.csi.snapshot_ids().iter().any(|id| id == snapshot_id)
     }
 
+    /// The loop devices on files of the filesystem that the pool lies on.
+    #[must_use]
+    pub fn loops(&self) -> Vec<loops::Loop> {
+        self.fs.loops()
+    }
+
     /// `kill -9`, and a start with `fault`; returns when the server is ready.
     #[track_caller]
     pub fn start_with(&mut self, fault: &str) {
@@ -201,6 +210,7 @@ impl<'fs> Case<'fs> {
         self.fs.take_apart_users();
         self.fs.unmount();
         self.fs.mount();
+        self.rebooted = true;
     }
 
     /// The power goes now: what was not synced is lost. Leaves the filesystem mounted anew and no server.
@@ -232,9 +242,9 @@ impl<'fs> Case<'fs> {
         );
     }
 
-    /// Nothing is left in the pool or in the kernel, and the pool is clean.
+    /// Nothing unfinished is left in the pool, or will be after a moment.
     #[track_caller]
-    pub fn nothing_is_left(&self) {
+    pub fn nothing_is_unfinished(&self) {
         let left = || {
             let folders = ["tmp", "trash"].map(|name| names(&self.pool().join(name)));
             folders.concat()
@@ -251,8 +261,24 @@ impl<'fs> Case<'fs> {
                 );
             }
         }
-        residue::none(self.fs, Some(self.server.pid()));
         check::clean(self.pool());
+    }
+
+    /// The same, and nothing is left in the kernel.
+    #[track_caller]
+    pub fn nothing_is_left(&self) {
+        self.nothing_is_unfinished();
+        residue::none(self.fs, Some(self.server.pid()));
+    }
+
+    /// The folders of volumes and snapshots, whether or not the server knows them.
+    #[must_use]
+    pub fn objects(&self) -> Vec<String> {
+        let mut found = ["volumes", "snapshots", "tmp"]
+            .map(|part| names(&self.pool().join(part)))
+            .concat();
+        found.sort_unstable();
+        found
     }
 
     /// Removes the pool, so that the cases after it have the space.

@@ -11,8 +11,10 @@
 pub mod campaign;
 pub mod case;
 pub mod deletions;
+pub mod errno;
 pub mod growth;
 pub mod making;
+pub mod node_calls;
 pub mod scenario;
 pub mod snapshots;
 
@@ -23,9 +25,27 @@ pub fn all() -> Vec<scenario::Scenario> {
         making::scenarios(),
         deletions::scenarios(),
         growth::scenarios(),
+        growth::attached(),
         snapshots::scenarios(),
+        snapshots::attached(),
+        node_calls::scenarios(),
     ]
     .into_iter()
     .flatten()
+    .collect()
+}
+
+/// Those whose steps are also made to fail: what writes new objects and larger ones.
+#[must_use]
+pub fn that_can_fail() -> Vec<scenario::Scenario> {
+    [
+        making::scenarios(),
+        growth::scenarios(),
+        snapshots::scenarios(),
+        snapshots::attached(),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|scenario| !scenario.at_start)
     .collect()
 }
