@@ -17,12 +17,14 @@
 )]
 
 pub mod binaries;
+pub mod chance;
 pub mod check;
 pub mod client;
 pub mod content;
 pub mod damage;
 pub mod file_writer;
 pub mod fixture;
+pub mod history;
 pub mod kubelet;
 pub mod loops;
 pub mod memory;
@@ -31,6 +33,7 @@ pub mod populate;
 pub mod records;
 pub mod requests;
 pub mod residue;
+pub mod rewrite;
 pub mod sanity;
 pub mod scratch_fs;
 pub mod server;
