@@ -21,6 +21,7 @@ pub mod chance;
 pub mod check;
 pub mod client;
 pub mod content;
+pub mod crash;
 pub mod damage;
 pub mod file_writer;
 pub mod fixture;

@@ -185,24 +185,38 @@ impl ScratchFs {
     /// Device number of the mounted filesystem as the kernel shows it for files on it, `major:minor`.
     #[must_use]
     pub fn device_number(&self) -> String {
-        let dev = std::fs::metadata(self.mount_point())
-            .expect("stat the mount point")
-            .dev();
-        format!(
-            "{}:{}",
-            nix::sys::stat::major(dev),
-            nix::sys::stat::minor(dev)
-        )
+        match std::fs::metadata(self.mount_point()) {
+            Ok(root) => {
+                let dev = root.dev();
+                let (major, minor) = (nix::sys::stat::major(dev), nix::sys::stat::minor(dev));
+                format!("{major}:{minor}")
+            }
+            // Shut down: not even its root can be looked at.
+            Err(_) => {
+                let mounted = mounts::at(&self.mount_point());
+                mounted.last().expect("it is mounted").device.clone()
+            }
+        }
     }
 
-    /// The loop devices on files of this filesystem.
+    /// The loop devices on files of this filesystem, also when it has failed and can say nothing of its files any more.
     #[must_use]
     pub fn loops(&self) -> Vec<loops::Loop> {
-        if self.is_mounted() {
-            loops::on_device(&self.device_number())
-        } else {
-            Vec::new()
-        }
+        let mount_point = self.mount_point();
+        let number = std::fs::metadata(&mount_point).map(|metadata| {
+            let dev = metadata.dev();
+            format!(
+                "{}:{}",
+                nix::sys::stat::major(dev),
+                nix::sys::stat::minor(dev)
+            )
+        });
+        let mut found = loops::all();
+        found.retain(|one| match &number {
+            Ok(number) if self.is_mounted() => one.back_device == *number,
+            _failed_or_not_mounted => Path::new(&one.back_file).starts_with(&mount_point),
+        });
+        found
     }
 
     /// Takes apart everything that the test, or a server that was killed, left: mounts first, then loop devices, newest

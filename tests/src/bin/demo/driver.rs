@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use tokio::process::Child;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::command;
+use crate::command::{self, Owned};
 use crate::workplace::Workplace;
 
 /// A call that takes longer has failed.
@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub(crate) struct Driver {
-    child: Child,
+    child: Owned,
     kubelet: PathBuf,
     socket: PathBuf,
     controller: ControllerClient<Channel>,
@@ -58,12 +58,12 @@ impl Driver {
                 .context("vdctl pool init")?;
         }
         let listen = format!("unix://{}", place.socket().display());
-        let mut child = command::prepare(&vdctl)
+        let mut command = command::prepare(&vdctl);
+        let _ = command
             .args(["serve", "--pool", &pool, "--listen", &listen])
             .stdout(Stdio::null())
-            .stderr(File::create(place.driver_log())?)
-            .spawn()
-            .context("start vdctl serve")?;
+            .stderr(File::create(place.driver_log())?);
+        let mut child = Owned::spawn(command)?;
         let channel = Endpoint::from_shared(listen)?
             .timeout(CALL_LIMIT)
             .connect_lazy();

@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
-use tokio::process::{Child, ChildStdout};
+use tokio::process::ChildStdout;
 use tokio::sync::watch;
 
-use crate::command;
+use crate::command::{self, Owned};
 
 /// Hardware virtualisation has to bring a guest up within this time to be trusted.
 const PROOF_LIMIT: Duration = Duration::from_secs(6);
@@ -77,7 +77,7 @@ fn progress(line: &str) -> Option<(u64, u64)> {
 
 /// See the module.
 pub(crate) struct Machine {
-    child: Child,
+    child: Owned,
     console: watch::Receiver<Console>,
 }
 
@@ -102,35 +102,18 @@ impl Machine {
             Mode::Show => "show",
         };
         let disk = disk.to_string_lossy().replace(',', ",,");
-        let mut child = command::prepare("qemu-system-x86_64")
-            .args([
-                "-accel",
-                accelerator,
-                "-cpu",
-                processor,
-                "-machine",
-                "pc",
-                "-m",
-                "256",
-            ])
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-no-reboot",
-                "-display",
-                "none",
-            ])
-            .args(["-nic", "none", "-serial", "stdio"])
-            .args(["-smbios", &format!("type=1,serial=vd.mode={mode}")])
-            .args([
-                "-drive",
-                &format!("if=none,id=disk,format=raw,file={disk},{how}"),
-            ])
-            .args(["-device", "virtio-blk-pci,drive=disk"])
+        let fixed = format!(
+            "-accel {accelerator} -cpu {processor} -machine pc -m 256 -nodefaults -no-user-config \
+             -no-reboot -display none -nic none -serial stdio -smbios type=1,serial=vd.mode={mode} \
+             -device virtio-blk-pci,drive=disk -drive"
+        );
+        let mut command = command::prepare("qemu-system-x86_64");
+        let _ = command
+            .args(fixed.split(' '))
+            .arg(format!("if=none,id=disk,format=raw,file={disk},{how}"))
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("start qemu-system-x86_64")?;
+            .stderr(Stdio::piped());
+        let mut child = Owned::spawn(command)?;
         let serial = child.stdout.take().context("qemu has no console")?;
         let (heard, console) = watch::channel(Console::default());
         drop(tokio::spawn(listen(serial, heard)));
@@ -235,12 +218,15 @@ async fn listen(serial: ChildStdout, heard: watch::Sender<Console>) {
 /// there but does not work would hang the demo. Returns the reason beside the choice.
 pub(crate) async fn choose_accelerator(guest: &Path) -> (Accelerator, String) {
     if !Path::new("/dev/kvm").exists() {
-        return (Accelerator::Tcg, "emulated (no /dev/kvm here)".to_owned());
+        return (
+            Accelerator::Tcg,
+            "emulated: this machine has no /dev/kvm".to_owned(),
+        );
     }
     match prove_kvm(guest).await {
         Ok(()) => (Accelerator::Kvm, "hardware virtualisation (KVM)".to_owned()),
         Err(_why) => {
-            let told = "emulated (/dev/kvm is there, but a trial guest did not come up)";
+            let told = "emulated: a trial guest did not come up on /dev/kvm";
             (Accelerator::Tcg, told.to_owned())
         }
     }

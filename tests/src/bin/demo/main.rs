@@ -66,10 +66,7 @@ async fn in_place(place: &mut Workplace, stop: &mut Stop, guest: PathBuf) -> Res
     let pool = stop.unless(place.set_up()).await?;
     tell::fact("pool", pool);
     let driver = stop.unless(Driver::start(place)).await?;
-    tell::fact(
-        "driver",
-        "vdctl serve on one unix socket; no Kubernetes on this machine",
-    );
+    tell::fact("driver", "vdctl serve on a unix socket, without Kubernetes");
     let told = stop.unless(story(place, &driver, guest)).await;
     if told.is_err() {
         tell::plain("\nThis did not work out; taking everything away again.");
@@ -77,8 +74,11 @@ async fn in_place(place: &mut Workplace, stop: &mut Stop, guest: PathBuf) -> Res
         tell::chapter("5. And everything is taken away again");
     }
     let undone = undo(place, &driver, told.is_ok()).await;
-    let stopped = driver.stop().await;
-    told.and(undone).and(stopped)
+    let undone = undone.and(driver.stop().await);
+    if let (Err(_why), Err(error)) = (&told, &undone) {
+        tell::plain(format!("{error:#}"));
+    }
+    told.and(undone)
 }
 
 async fn story(place: &Workplace, driver: &Driver, guest: PathBuf) -> Result<()> {
@@ -117,7 +117,11 @@ async fn undo(place: &Workplace, driver: &Driver, check: bool) -> Result<()> {
 async fn pool_check(pool: &Path) -> Result<()> {
     let pool = pool.to_string_lossy();
     let told = command::run(&driver::vdctl(), &["pool", "check", "--pool", &pool]).await?;
-    let verdict = told.lines().last().unwrap_or_default().trim().to_owned();
+    // The last line begins with the pool's folder, which means nothing to the reader.
+    let line = told.lines().last().unwrap_or_default();
+    let verdict = line
+        .split_once(": ")
+        .map_or(line, |(_folder, verdict)| verdict);
     tell::fact("vdctl pool check", verdict);
     Ok(())
 }

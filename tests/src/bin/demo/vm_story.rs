@@ -24,6 +24,8 @@ const DATA_SEED: u64 = 3;
 const LINES: u64 = 5000;
 /// The guest reports every hundred lines and may be some reports ahead of what was read from it.
 const REPORTING_LAG: u64 = 300;
+/// Time that the guest goes on writing before the snapshot.
+const MOMENT: Duration = Duration::from_millis(777);
 /// Limit for anything that a running guest does.
 const GUEST_LIMIT: Duration = Duration::from_secs(60);
 
@@ -109,7 +111,7 @@ async fn provision(stage: &Stage<'_>) -> Result<Attachment> {
         .await?;
     }
     let text = format!(
-        "Debian guest, and {} of data beside it: {}, {} on disk",
+        "Debian guest and {} of data: {}, {} on disk",
         bytes(DATA_BYTES),
         time(started.elapsed()),
         bytes(space::allocated(&image)?)
@@ -165,6 +167,8 @@ async fn boot_first(stage: &Stage<'_>, volume: &Attachment) -> Result<Machine> {
 }
 
 async fn snapshot(stage: &Stage<'_>, volume: &Attachment, machine: &mut Machine) -> Result<Cut> {
+    // Any moment will do, but not one that a report of the guest marks.
+    tokio::time::sleep(MOMENT).await;
     let (on_disk_before, wait_before) = {
         let seen = machine.console();
         (seen.log_line, seen.longest_wait_ms)
