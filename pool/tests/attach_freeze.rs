@@ -77,13 +77,16 @@ fn main() -> ExitCode {
         filter => {
             // cargo passes options of the usual harness too.
             let filter = filter.filter(|word| !word.starts_with('-')).unwrap_or("");
+            let mut passed = 0;
             for (name, case) in CASES.iter().filter(|(name, _)| name.contains(filter)) {
                 let start = Instant::now();
                 for fs in [FsType::Ext4, FsType::Xfs] {
                     case(&Frozen::new(fs));
                 }
                 println!("test {name} ... ok ({} ms)", start.elapsed().as_millis());
+                passed += 1;
             }
+            println!("test result: ok. {passed} passed; 0 failed");
             ExitCode::SUCCESS
         }
     }

@@ -277,6 +277,32 @@ fn a_missing_node_is_made_again() {
     assert!(device.path().exists());
 }
 
+/// As on a machine where the disk below another program's loop device died.
+#[test]
+fn a_loop_device_that_cannot_answer_does_not_hide_the_others() {
+    let scratch = Scratch::new();
+    let dying = scratch.formatted("dying.img", FsType::Xfs, 300 * MIB);
+    let (_device, target) = scratch.mounted(&dying, FsType::Xfs, "m");
+    let inner = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(target.path().join("inner.img"))
+        .unwrap();
+    inner.set_len(MIB).unwrap();
+    let broken = attach_image(&inner, false).unwrap().device;
+    let root = target.open_folder().unwrap();
+    pool::sys::shutdown_xfs(&root).unwrap();
+    drop((root, inner));
+    let image = scratch.image("a.img", MIB);
+    let attached = attach_image(&image, false);
+    let found = find(ImageKey::of(&image).unwrap());
+    let node = OpenOptions::new().read(true).open(broken.path()).unwrap();
+    pool::sys::loop_clear(&node).unwrap();
+    drop(node);
+    assert_eq!(found.unwrap(), [attached.unwrap().device]);
+}
+
 /// losetup itself loses against others that take or release devices at the same moment.
 fn losetup(arguments: &[&str]) {
     for _attempt in 0..100 {

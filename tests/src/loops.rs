@@ -37,15 +37,6 @@ pub fn all() -> Vec<Loop> {
     entries.iter().map(parse).collect()
 }
 
-/// The loop devices on files of the filesystem with device number `device`.
-#[must_use]
-pub fn on_device(device: &str) -> Vec<Loop> {
-    all()
-        .into_iter()
-        .filter(|one| one.back_device == device)
-        .collect()
-}
-
 /// The loop devices whose file's path is below `folder`.
 #[must_use]
 pub fn below(folder: &Path) -> Vec<Loop> {

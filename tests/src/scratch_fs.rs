@@ -56,6 +56,7 @@ impl FsKind {
 #[derive(Debug)]
 pub struct ScratchFs {
     folder: TempDir,
+    image: PathBuf,
     kind: FsKind,
     device: PathBuf,
 }
@@ -64,17 +65,25 @@ impl ScratchFs {
     /// Makes a filesystem of `bytes`, of which only what is written takes space, and mounts it.
     #[must_use]
     pub fn new(kind: FsKind, bytes: u64) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("vd-test-")
-            .tempdir()
-            .expect("make a scratch folder");
+        let folder = scratch_folder();
         let image = folder.path().join("filesystem.img");
+        Self::made(folder, image, kind, bytes)
+    }
+
+    /// The same on a disk of the test's own: its bytes lie in a file in the folder `disk`.
+    #[must_use]
+    pub fn on_disk(disk: &Path, kind: FsKind, bytes: u64) -> Self {
+        Self::made(scratch_folder(), disk.join("filesystem.img"), kind, bytes)
+    }
+
+    fn made(folder: TempDir, image: PathBuf, kind: FsKind, bytes: u64) -> Self {
         let file = File::create(&image).expect("create the filesystem's image");
         file.set_len(bytes).expect("size the filesystem's image");
         let device = loops::attach(&image);
         // From here on Drop knows the device and detaches it whatever happens.
         let made = Self {
             folder,
+            image,
             kind,
             device,
         };
@@ -176,24 +185,38 @@ impl ScratchFs {
     /// Device number of the mounted filesystem as the kernel shows it for files on it, `major:minor`.
     #[must_use]
     pub fn device_number(&self) -> String {
-        let dev = std::fs::metadata(self.mount_point())
-            .expect("stat the mount point")
-            .dev();
-        format!(
-            "{}:{}",
-            nix::sys::stat::major(dev),
-            nix::sys::stat::minor(dev)
-        )
+        match std::fs::metadata(self.mount_point()) {
+            Ok(root) => {
+                let dev = root.dev();
+                let (major, minor) = (nix::sys::stat::major(dev), nix::sys::stat::minor(dev));
+                format!("{major}:{minor}")
+            }
+            // Shut down: not even its root can be looked at.
+            Err(_) => {
+                let mounted = mounts::at(&self.mount_point());
+                mounted.last().expect("it is mounted").device.clone()
+            }
+        }
     }
 
-    /// The loop devices on files of this filesystem.
+    /// The loop devices on files of this filesystem, also when it has failed and can say nothing of its files any more.
     #[must_use]
     pub fn loops(&self) -> Vec<loops::Loop> {
-        if self.is_mounted() {
-            loops::on_device(&self.device_number())
-        } else {
-            Vec::new()
-        }
+        let mount_point = self.mount_point();
+        let number = std::fs::metadata(&mount_point).map(|metadata| {
+            let dev = metadata.dev();
+            format!(
+                "{}:{}",
+                nix::sys::stat::major(dev),
+                nix::sys::stat::minor(dev)
+            )
+        });
+        let mut found = loops::all();
+        found.retain(|one| match &number {
+            Ok(number) if self.is_mounted() => one.back_device == *number,
+            _failed_or_not_mounted => Path::new(&one.back_file).starts_with(&mount_point),
+        });
+        found
     }
 
     /// Takes apart everything that the test, or a server that was killed, left: mounts first, then loop devices, newest
@@ -221,13 +244,19 @@ impl Drop for ScratchFs {
             let _gone = detach_with_retry(&self.mount_point());
         }
         // Only a device that still carries our own image is ours to detach.
-        let image = self.folder.path().join("filesystem.img");
         for one in loops::all() {
-            if one.name == self.device && Path::new(&one.back_file) == image {
+            if one.name == self.device && Path::new(&one.back_file) == self.image {
                 let _gone = loops::detach(&one.name, one.back_inode);
             }
         }
     }
+}
+
+fn scratch_folder() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("vd-test-")
+        .tempdir()
+        .expect("make a scratch folder")
 }
 
 /// Unmounts `target`, waiting for its last user; at last takes it out of the tree by force.

@@ -83,6 +83,11 @@ fn a_size_that_is_no_size_is_refused() {
         (
             "as much as fits a number",
             between(huge - MIB, 0),
+            Code::OutOfRange,
+        ),
+        (
+            "more than the pool",
+            between(1 << 40, 0),
             Code::ResourceExhausted,
         ),
         (

@@ -8,7 +8,7 @@ use proto::csi::v1::node_get_storage_health_response::StorageBackendHealth;
 use proto::csi::v1::volume_health::VolumeHealthEntry;
 use proto::csi::v1::{StorageHealthErrorType, VolumeHealthErrorType};
 
-use super::occupant::Owner;
+use super::occupant::{Owner, images};
 use super::request::Place;
 use super::stats::seat_at;
 use crate::local_node::Problem;
@@ -90,9 +90,10 @@ pub(super) fn storage(
             )]);
         }
     };
+    let images = images(pool)?;
     let slow = loop_device::all_backed_by_device(pool.device())?
         .iter()
-        .filter(|device| !device.direct_io)
+        .filter(|device| !device.direct_io && images.contains(&device.image))
         .count();
     let mut entries = Vec::new();
     if slow > 0 {

@@ -1,5 +1,6 @@
 //! Whose mount is it that lies at a path?
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -59,7 +60,14 @@ impl<'a> Owner<'a> {
         };
         match pool.open_image(&id, false) {
             Ok(image) => Ok(Self::Image(ImageKey::of(&image)?)),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+            // Also where the pool's filesystem has met an error and opens nothing any more: what is published from it can
+            // still be taken back.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Io
+                ) =>
+            {
                 Ok(Self::Gone(pool))
             }
             Err(error) => Err(error),
@@ -78,14 +86,15 @@ impl<'a> Owner<'a> {
         match self {
             Self::Image(key) => Ok(device.image == *key),
             Self::Gone(pool) if device.image.device == pool.device() => {
-                Ok(!belongs_to_a_volume(pool, device.image)?)
+                Ok(!images(pool)?.contains(&device.image))
             }
             Self::Gone(_) => Ok(false),
         }
     }
 }
 
-fn belongs_to_a_volume(pool: &Pool, image: ImageKey) -> Result<bool> {
+/// The images of all volumes of the pool, those with a damaged record too.
+pub(super) fn images(pool: &Pool) -> Result<HashSet<ImageKey>> {
     let (records, _) = pool.volumes(None, usize::MAX);
     let damaged = pool.quarantined();
     let ids = records.iter().map(|record| record.id.clone()).chain(
@@ -93,14 +102,13 @@ fn belongs_to_a_volume(pool: &Pool, image: ImageKey) -> Result<bool> {
             .iter()
             .filter_map(|folder| VolumeId::parse(&folder.name).ok()),
     );
+    let mut keys = HashSet::new();
     for id in ids {
-        if let Ok(file) = pool.open_image(&id, false)
-            && ImageKey::of(&file)? == image
-        {
-            return Ok(true);
+        if let Ok(file) = pool.open_image(&id, false) {
+            keys.insert(ImageKey::of(&file)?);
         }
     }
-    Ok(false)
+    Ok(keys)
 }
 
 /// What lies at `target`, seen by `owner`.

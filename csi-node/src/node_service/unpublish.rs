@@ -35,12 +35,13 @@ pub(super) fn unpublish(pool: &Pool, targets: &TargetBase, place: &Place) -> Res
         return Err(taken(&target, &target.inspect()?));
     }
     reached(Step::UnpublishTargetRemoved)?;
-    // A device of its own was made for readers; nobody else would ever release it.
-    for device in released.iter().filter(|device| device.read_only) {
+    // Nobody else would ever release the device that was made for readers, or the one of a volume that is gone.
+    let is_gone = matches!(owner, Owner::Gone(_));
+    for device in released.iter().filter(|device| device.read_only || is_gone) {
         match loop_device::detach(device) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::InUse => {
-                tracing::debug!(%error, "another reader still uses the device");
+                tracing::debug!(%error, "the device is still used");
             }
             Err(error) => return Err(error),
         }

@@ -4,9 +4,10 @@ use std::fs::File;
 
 use super::Pool;
 use super::admission::Want;
+use super::object::check_image_size;
 use super::volume::resize;
 use crate::device;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Result};
 use crate::fault::{Step, reached};
 use crate::id::VolumeId;
 use crate::record::VolumeRecord;
@@ -16,7 +17,7 @@ impl Pool {
     /// Grows a volume's image and its loop devices to `size_bytes`, and records `requested_bytes`. A volume that is large
     /// enough already is left as it is.
     ///
-    /// 1. The room is reserved.
+    /// 1. The image is what the record says, and the room is reserved.
     /// 2. The record says what the volume grows to: from here on recovery rolls forward.
     /// 3. The image is grown (and allocated, if thick).
     /// 4. The image is synced.
@@ -38,6 +39,8 @@ impl Pool {
             return self.remember_request(id, &record, requested_bytes);
         }
         size::check_image_bytes(goal)?;
+        // Before the intent: while a volume grows, its image may have any size up to the goal.
+        self.checked_image(&record, false)?;
         let more = goal.saturating_sub(record.charge_bytes());
         let reservation = self.reserve(Want {
             volume_sizes: more,
@@ -91,15 +94,6 @@ impl Pool {
 }
 
 fn grow_image(image: &File, record: &VolumeRecord, goal: u64) -> Result<()> {
-    let found = image.metadata().during("look at an image")?.len();
-    if found < record.size_bytes || found > goal {
-        return Err(Error::new(
-            ErrorKind::Corrupt,
-            format!(
-                "the image of {} has {found} bytes, its record says {} growing to {goal}: it was changed behind our back",
-                record.id, record.size_bytes
-            ),
-        ));
-    }
+    check_image_size(image, record)?;
     resize(image, goal, record.provisioning)
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Pool;
 use crate::durable::{self, Folder};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::record::VolumeRecord;
 
 /// A folder in `tmp/` that becomes an object by one rename, or nothing.
 pub(super) struct Draft<'pool> {
@@ -117,16 +118,23 @@ pub(super) fn open_image(parent: &Folder, id: &str, image_name: &str, write: boo
     })
 }
 
-/// `Corrupt` unless the image has the size that its record says.
-pub(super) fn check_image_size(image: &File, id: &str, expected: u64) -> Result<()> {
+/// `Corrupt` unless a volume's image has the size that its record says; while it grows, one between.
+pub(super) fn check_image_size(image: &File, record: &VolumeRecord) -> Result<()> {
     let found = image.metadata().during("look at an image")?.len();
-    if found == expected {
+    let (least, most) = (record.size_bytes, record.charge_bytes());
+    if (least..=most).contains(&found) {
         return Ok(());
     }
+    let expected = if least == most {
+        least.to_string()
+    } else {
+        format!("{least} growing to {most}")
+    };
     Err(Error::new(
         ErrorKind::Corrupt,
         format!(
-            "the image of {id} has {found} bytes, its record says {expected}: it was changed behind our back"
+            "the image of {} has {found} bytes, its record says {expected}: it was changed behind our back",
+            record.id
         ),
     ))
 }

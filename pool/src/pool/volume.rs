@@ -152,11 +152,8 @@ impl Pool {
     /// `Corrupt` when it is missing or has another size than the record says.
     pub fn checked_image(&self, record: &VolumeRecord, write: bool) -> Result<File> {
         let image = self.open_image(&record.id, write)?;
-        match record.growing_to_bytes {
-            // An expansion that was interrupted: the image is anywhere between.
-            Some(_) => Ok(image),
-            None => check_image_size(&image, record.id.as_str(), record.size_bytes).map(|()| image),
-        }
+        check_image_size(&image, record)?;
+        Ok(image)
     }
 }
 

@@ -20,7 +20,8 @@ pub(super) fn check(view: &View, report: &mut Report) -> anyhow::Result<()> {
         strangers(&files, &VOLUME_FILES, id, report);
         match size(&files, "disk.img") {
             None => report.add(id, "its image disk.img is missing"),
-            Some(size) if volume.growing_to_bytes.is_none() && size != volume.size_bytes => {
+            // While a volume grows, its image may have any size up to the goal.
+            Some(size) if !(volume.size_bytes..=volume.charge_bytes()).contains(&size) => {
                 report.add(
                     id,
                     format!(

@@ -51,7 +51,7 @@ pub fn usage(device: &LoopDevice) -> Result<Usage> {
 /// `InUse` when it is mounted, published, held or open; nothing was changed then, but that a device which a process has
 /// open goes away with that process.
 pub fn detach(device: &LoopDevice) -> Result<()> {
-    let _lock = exclusive();
+    let lock = exclusive();
     if !still_bound(device)? {
         return Ok(());
     }
@@ -86,6 +86,8 @@ pub fn detach(device: &LoopDevice) -> Result<()> {
         }
     }
     drop(file);
+    // A device that a process keeps open must not hold up all others.
+    drop(lock);
     wait_until_gone(device)
 }
 

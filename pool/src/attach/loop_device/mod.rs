@@ -152,10 +152,19 @@ pub fn by_device_number(device: DeviceNumber) -> Result<Option<LoopDevice>> {
     Ok(None)
 }
 
+/// A device that cannot say what it is bound to is left out: the filesystem under it has failed, so its file is none of
+/// those that a caller could open and is looking for. One dead disk of somebody else must not stop every pool.
 fn bound() -> Result<Vec<LoopDevice>> {
     let mut found = Vec::new();
     for number in node::bound_numbers()? {
-        found.extend(status(number)?);
+        match status(number) {
+            // Its file lies on a filesystem that was shut down: nobody can tell which file it was, and nothing can be read or
+            // written through it any more. It must not keep the other devices from being used.
+            Err(error) if error.errno() == Some(libc::EIO) => {
+                tracing::warn!(number, error = %error, "a loop device on a failed filesystem");
+            }
+            answer => found.extend(answer?),
+        }
     }
     Ok(found)
 }

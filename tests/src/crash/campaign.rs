@@ -1,0 +1,134 @@
+//! The loop over scenarios and steps.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use pool::fault::{Operation, Step};
+
+use super::case::Case;
+use super::scenario::{Fault, Scenario, Story, fault_at};
+use crate::scratch_fs::{FsKind, GIB, ScratchFs};
+
+/// How often the server dies before it may recover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crashes {
+    /// In the act.
+    Once,
+    /// In the act, and again in the recovery from that.
+    Twice,
+}
+
+/// Runs cases on one filesystem, each on a pool of its own, and remembers those that fail.
+#[derive(Debug)]
+pub struct Campaign {
+    name: &'static str,
+    fs: ScratchFs,
+    started: Instant,
+    cases: usize,
+    failed: Vec<String>,
+}
+
+impl Campaign {
+    /// A campaign on a fresh XFS.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            fs: scratch(),
+            started: Instant::now(),
+            cases: 0,
+            failed: Vec::new(),
+        }
+    }
+
+    /// Crashes each of `scenarios` at each of its steps.
+    pub fn crash_at_every_step(&mut self, scenarios: &[Scenario], fault: Fault, crashes: Crashes) {
+        for scenario in scenarios {
+            for step in scenario.steps() {
+                let label = format!("{} at {} ({crashes:?})", scenario.name, step.name());
+                let number = self.cases;
+                self.case(&label, |fs| {
+                    crash(fs, number, scenario, step, fault, crashes)
+                });
+            }
+        }
+    }
+
+    /// Runs one case. A panic in it is noted, and the next case gets a fresh filesystem.
+    pub fn case(&mut self, label: &str, body: impl FnOnce(&ScratchFs)) {
+        self.cases += 1;
+        if catch_unwind(AssertUnwindSafe(|| body(&self.fs))).is_err() {
+            eprintln!("FAILED: {}: {label}", self.name);
+            self.failed.push(label.to_owned());
+            self.fs = scratch();
+        }
+    }
+
+    /// Prints the count. Every case must have held.
+    #[track_caller]
+    pub fn end(self) {
+        println!(
+            "{}: {} cases, {} failed, {:.1} s",
+            self.name,
+            self.cases,
+            self.failed.len(),
+            self.started.elapsed().as_secs_f64()
+        );
+        assert!(self.failed.is_empty(), "{:#?}", self.failed);
+    }
+}
+
+fn scratch() -> ScratchFs {
+    ScratchFs::new(FsKind::Xfs, 24 * GIB)
+}
+
+fn crash(
+    fs: &ScratchFs,
+    number: usize,
+    scenario: &Scenario,
+    step: Step,
+    fault: Fault,
+    crashes: Crashes,
+) {
+    let mut case = Case::new(fs, number, fault);
+    let mut story = (scenario.story)();
+    story.prepare(&mut case);
+    let at_step = fault_at(step, fault.action());
+    let acknowledged = if scenario.at_start {
+        case.die_starting_with(&at_step);
+        false
+    } else {
+        case.die_in(&at_step, |case| story.act(case))
+    };
+    case.after_the_fault();
+    if crashes == Crashes::Twice {
+        case.die_starting_with(&fault_at(recovery_step(number), fault.action()));
+        case.after_the_fault();
+    }
+    case.start();
+    settle(case, story.as_mut(), acknowledged);
+}
+
+/// Proves what a crash may have left, does the act again, and proves that it is whole then.
+fn settle(case: Case<'_>, story: &mut dyn Story, acknowledged: bool) {
+    story.verify(&case, acknowledged);
+    case.bystanders_are_whole();
+    story
+        .act(&case)
+        .unwrap_or_else(|status| panic!("the same call again: {status:?}"));
+    story.verify(&case, true);
+    story.clear(&case);
+    case.bystanders_are_whole();
+    case.nothing_is_left();
+    case.remove();
+}
+
+/// Cases take turns with the steps of recovery that are reached at every start.
+fn recovery_step(number: usize) -> Step {
+    let steps: Vec<Step> = Step::ALL
+        .iter()
+        .copied()
+        .filter(|step| step.operation() == Operation::Recovery)
+        .collect();
+    steps[number % steps.len()]
+}

@@ -1,0 +1,285 @@
+//! One pool that is crashed: its server, its bystanders, and the checks that hold after any crash.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pool::{SnapshotId, VolumeId};
+use tonic::Status;
+
+use super::scenario::Fault;
+use crate::client::{Client, accepted};
+use crate::fixture::initialise;
+use crate::kubelet::Attachment;
+use crate::scratch_fs::{MIB, ScratchFs};
+use crate::server::{Server, Setup};
+use crate::{check, content, csi, requests, residue, wait};
+
+/// Size of a volume that is read whole again and again.
+pub const SMALL: u64 = 16 * MIB;
+/// How long the trash may take in the background.
+const TRASH_LIMIT: Duration = Duration::from_secs(20);
+const BYSTANDER: &str = "bystander";
+const BYSTANDER_CUT: &str = "bystander-cut";
+
+/// A fresh pool on a filesystem that many cases share, one after the other.
+#[derive(Debug)]
+pub struct Case<'fs> {
+    /// A connection to the server that runs now.
+    pub csi: Client,
+    /// The server.
+    pub server: Server,
+    /// What happens at the step.
+    pub fault: Fault,
+    fs: &'fs ScratchFs,
+    healthy: Setup,
+    kubelet: PathBuf,
+    volume_digest: String,
+    cut_digest: String,
+}
+
+impl<'fs> Case<'fs> {
+    /// A pool with a volume and a snapshot that nothing may touch, and a server without faults.
+    #[must_use]
+    pub fn new(fs: &'fs ScratchFs, number: usize, fault: Fault) -> Self {
+        let pool = fs.mount_point().join(format!("case-{number}"));
+        std::fs::create_dir(&pool).expect("make the pool's folder");
+        let _said = initialise(&pool).ok();
+        let kubelet = fs.folder().join("kubelet").join(number.to_string());
+        std::fs::create_dir_all(&kubelet).expect("make kubelet's folder");
+        let mut healthy = Setup::new(fs.folder());
+        healthy.pool = pool;
+        let server = Server::start(healthy.clone());
+        let csi = server.client();
+        let mut case = Self {
+            csi,
+            server,
+            fault,
+            fs,
+            healthy,
+            kubelet,
+            volume_digest: String::new(),
+            cut_digest: String::new(),
+        };
+        case.make_bystanders();
+        case
+    }
+
+    fn make_bystanders(&mut self) {
+        let volume = self.filled(BYSTANDER, SMALL);
+        let _cut = self
+            .csi
+            .made_snapshot(requests::snapshot(BYSTANDER_CUT, &volume));
+        self.volume_digest = content::digest(&self.image(&volume));
+        self.cut_digest = content::digest(&self.snapshot_file(&self.source_cut()));
+    }
+
+    /// The pool's folder.
+    #[must_use]
+    pub fn pool(&self) -> &Path {
+        &self.healthy.pool
+    }
+
+    /// A volume with content that a story may copy, and must not change.
+    #[must_use]
+    pub fn source(&self) -> String {
+        volume_id(BYSTANDER)
+    }
+
+    /// A snapshot of [`Self::source`] that a story may restore.
+    #[must_use]
+    pub fn source_cut(&self) -> String {
+        snapshot_id(BYSTANDER_CUT)
+    }
+
+    /// Digest over everything in [`Self::source`].
+    #[must_use]
+    pub fn source_digest(&self) -> &str {
+        &self.volume_digest
+    }
+
+    /// The volume's image file.
+    #[must_use]
+    pub fn image(&self, volume_id: &str) -> PathBuf {
+        self.pool().join("volumes").join(volume_id).join("disk.img")
+    }
+
+    /// The snapshot's file.
+    #[must_use]
+    pub fn snapshot_file(&self, snapshot_id: &str) -> PathBuf {
+        self.pool()
+            .join("snapshots")
+            .join(snapshot_id)
+            .join("image.qcow2")
+    }
+
+    /// The volume as the pod `pod` uses it.
+    #[must_use]
+    pub fn attachment(
+        &self,
+        volume_id: &str,
+        pod: &str,
+        how: &csi::VolumeCapability,
+    ) -> Attachment {
+        Attachment::new(&self.kubelet, volume_id, pod, how.clone())
+    }
+
+    /// Makes a block volume with content in it, synced, and returns its id.
+    #[track_caller]
+    #[must_use]
+    pub fn filled(&self, name: &str, bytes: u64) -> String {
+        let request = requests::volume(name, bytes, requests::block());
+        let id = self.csi.made_volume(request).volume_id;
+        let image = self.image(&id);
+        for (at, length) in [(0, MIB), (bytes / 3, 64 << 10), (bytes - 4096, 4096)] {
+            let length = usize::try_from(length).expect("a length");
+            content::write_at(&image, at, &content::pattern(name, length));
+        }
+        id
+    }
+
+    /// The volume in the list of volumes.
+    #[track_caller]
+    #[must_use]
+    pub fn listed(&self, volume_id: &str) -> Option<csi::Volume> {
+        let list = accepted(self.csi.list_volumes(csi::ListVolumesRequest::default()));
+        let mut volumes = list.entries.into_iter().filter_map(|entry| entry.volume);
+        volumes.find(|volume| volume.volume_id == volume_id)
+    }
+
+    /// Whether the snapshot is in the list of snapshots.
+    #[track_caller]
+    #[must_use]
+    pub fn has_snapshot(&self, snapshot_id: &str) -> bool {
+        self.csi.snapshot_ids().iter().any(|id| id == snapshot_id)
+    }
+
+    /// `kill -9`, and a start with `fault`; returns when the server is ready.
+    #[track_caller]
+    pub fn start_with(&mut self, fault: &str) {
+        self.server.start_as(self.healthy.clone().with_fault(fault));
+        self.server.wait_ready();
+        self.csi = self.server.client();
+    }
+
+    /// A start with `fault` of which the server dies before it is ready.
+    #[track_caller]
+    pub fn die_starting_with(&mut self, fault: &str) {
+        self.server.start_as(self.healthy.clone().with_fault(fault));
+        self.server.wait_killed();
+    }
+
+    /// A start without faults.
+    #[track_caller]
+    pub fn start(&mut self) {
+        self.server.start_as(self.healthy.clone());
+        self.server.wait_ready();
+        self.csi = self.server.client();
+    }
+
+    /// Starts with `fault`, does `act` and sees the server die of it. Whether `act` was acknowledged before that.
+    #[track_caller]
+    pub fn die_in(&mut self, fault: &str, act: impl FnOnce(&Self) -> Result<(), Status>) -> bool {
+        self.start_with(fault);
+        let acknowledged = act(self).is_ok();
+        self.server.wait_killed();
+        acknowledged
+    }
+
+    /// What comes after the fault before anybody can start a server again: nothing after a kill, a reboot after a power
+    /// loss.
+    #[track_caller]
+    pub fn after_the_fault(&mut self) {
+        if self.fault == Fault::PowerLoss {
+            self.reboot();
+        }
+    }
+
+    /// Processes, mounts and loop devices go, and the filesystem is mounted anew.
+    #[track_caller]
+    pub fn reboot(&mut self) {
+        self.server.kill_tree();
+        self.fs.take_apart_users();
+        self.fs.unmount();
+        self.fs.mount();
+    }
+
+    /// The power goes now: what was not synced is lost. Leaves the filesystem mounted anew and no server.
+    #[track_caller]
+    pub fn lose_power(&mut self) {
+        self.server.kill_tree();
+        self.fs.shut_down();
+        self.reboot();
+    }
+
+    /// What holds after any crash, on a running server.
+    #[track_caller]
+    pub fn bystanders_are_whole(&self) {
+        let source = self.source();
+        assert!(self.listed(&source).is_some(), "the bystander is gone");
+        assert!(
+            self.has_snapshot(&self.source_cut()),
+            "the bystander's snapshot is gone"
+        );
+        assert_eq!(
+            content::digest(&self.image(&source)),
+            self.volume_digest,
+            "the bystander has changed"
+        );
+        assert_eq!(
+            content::digest(&self.snapshot_file(&self.source_cut())),
+            self.cut_digest,
+            "the bystander's snapshot has changed"
+        );
+    }
+
+    /// Nothing is left in the pool or in the kernel, and the pool is clean.
+    #[track_caller]
+    pub fn nothing_is_left(&self) {
+        let left = || {
+            let folders = ["tmp", "trash"].map(|name| names(&self.pool().join(name)));
+            folders.concat()
+        };
+        let _emptied = wait::holds_within(TRASH_LIMIT, || left().is_empty());
+        assert_eq!(left(), Vec::<String>::new(), "left in tmp/ or trash/");
+        for part in ["volumes", "snapshots"] {
+            for object in names(&self.pool().join(part)) {
+                let mut files = names(&self.pool().join(part).join(&object));
+                files.sort_unstable();
+                assert!(
+                    files == ["disk.img", "record"] || files == ["image.qcow2", "record"],
+                    "{part}/{object} holds {files:?}"
+                );
+            }
+        }
+        residue::none(self.fs, Some(self.server.pid()));
+        check::clean(self.pool());
+    }
+
+    /// Removes the pool, so that the cases after it have the space.
+    pub fn remove(mut self) {
+        self.server.kill();
+        std::fs::remove_dir_all(self.pool()).expect("remove the pool");
+    }
+}
+
+/// The id of the volume called `name`.
+#[must_use]
+pub fn volume_id(name: &str) -> String {
+    VolumeId::from_name(name).to_string()
+}
+
+/// The id of the snapshot called `name`.
+#[must_use]
+pub fn snapshot_id(name: &str) -> String {
+    SnapshotId::from_name(name).to_string()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    std::fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("list {}: {error}", folder.display()))
+        .map(|entry| {
+            let name = entry.expect("list a folder").file_name();
+            name.to_string_lossy().into_owned()
+        })
+        .collect()
+}
