@@ -230,8 +230,8 @@ fn a_read_only_pool_is_read_refuses_every_change_and_heals() {
                 );
             }
             assert_eq!(accepted(volume(client, &kept)).volume_id, kept);
-            assert_eq!(client.volume_ids(), [kept.clone()]);
-            assert_eq!(client.snapshot_ids(), [cut.clone()]);
+            assert_eq!(client.volume_ids(), [kept.as_str()]);
+            assert_eq!(client.snapshot_ids(), [cut.as_str()]);
         }
         tree::unchanged("a read-only pool", &before, &tree::list(&fixture.pool()));
         fixture.fs.remount(false);
