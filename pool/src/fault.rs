@@ -153,7 +153,7 @@ mod action {
     use std::io;
     use std::sync::OnceLock;
 
-    use nix::sys::signal::{Signal, kill};
+    use nix::sys::signal::{Signal, kill, raise};
     use nix::unistd::Pid;
 
     use super::Step;
@@ -189,7 +189,7 @@ mod action {
     fn act(step: Step, action: &str) -> Result<()> {
         let errno = match action {
             "kill" => return stop(),
-            "hang" => return signal(Signal::SIGSTOP),
+            "hang" => return hang(),
             "power" => {
                 if let Some(pool) = POOL.get() {
                     crate::sys::shutdown_xfs(pool)
@@ -210,15 +210,16 @@ mod action {
     }
 
     fn stop() -> Result<()> {
-        signal(Signal::SIGKILL)?;
+        kill(Pid::this(), Signal::SIGKILL)
+            .map_err(|errno| Error::io("kill this process", errno.into()))?;
         loop {
             std::thread::park();
         }
     }
 
-    fn signal(signal: Signal) -> Result<()> {
-        kill(Pid::this(), signal)
-            .map_err(|errno| Error::io(format!("send {signal} to this process"), errno.into()))
+    /// The signal goes to this very thread, which must not run on while the others are stopped.
+    fn hang() -> Result<()> {
+        raise(Signal::SIGSTOP).map_err(|errno| Error::io("stop this process", errno.into()))
     }
 }
 

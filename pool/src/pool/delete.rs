@@ -79,12 +79,13 @@ impl Pool {
             &self.layout.trash,
             &format!("{id}.{}", Uuid::new_v4()),
         )?;
-        reached(steps.moved)?;
-        let synced = self.layout.trash.sync().and_then(|()| parent.sync());
+        let synced = reached(steps.moved)
+            .and_then(|()| self.layout.trash.sync())
+            .and_then(|()| parent.sync())
+            .and_then(|()| reached(steps.parents_synced));
         synced.map_err(|error| {
             self.distrust();
             error.with_kind(ErrorKind::Uncertain)
-        })?;
-        reached(steps.parents_synced)
+        })
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Pool;
 use crate::durable::{self, Folder};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::fault::{Step, reached};
 use crate::record::VolumeRecord;
 
 /// A folder in `tmp/` that becomes an object by one rename, or nothing.
@@ -19,6 +20,12 @@ pub(super) struct Draft<'pool> {
     image_name: &'static str,
     pub(super) folder: Folder,
     published: bool,
+}
+
+/// Where the steps of making an object appear are marked.
+pub(super) struct Published {
+    pub(super) renamed: Step,
+    pub(super) synced: Step,
 }
 
 impl<'pool> Draft<'pool> {
@@ -40,25 +47,21 @@ impl<'pool> Draft<'pool> {
         self.folder.make_file(self.image_name)
     }
 
-    /// Renames the folder into `parent`. From here on the object exists, but is not yet durable.
-    pub(super) fn publish(&mut self, parent: &Folder, id: &str) -> Result<()> {
+    /// Renames the folder into `parent`, which is when the object begins to exist, and makes that durable.
+    ///
+    /// After an error behind the rename nobody knows whether the object will be there after a crash, so it is not
+    /// answered for: the pool is opened again, which begins with a sync of the whole filesystem.
+    pub(super) fn publish(&mut self, parent: &Folder, id: &str, steps: Published) -> Result<()> {
         durable::rename(&self.pool.layout.tmp, &self.name, parent, id)?;
         self.published = true;
-        Ok(())
-    }
-
-    /// Makes the rename durable.
-    ///
-    /// After an error nobody knows whether the object will be there after a crash, so it is not answered for: the pool
-    /// is opened again, which begins with a sync of the whole filesystem.
-    pub(super) fn sync_parents(&self, parent: &Folder) -> Result<()> {
-        parent
-            .sync()
+        let synced = reached(steps.renamed)
+            .and_then(|()| parent.sync())
             .and_then(|()| self.pool.layout.tmp.sync())
-            .map_err(|error| {
-                self.pool.distrust();
-                error.with_kind(ErrorKind::Uncertain)
-            })
+            .and_then(|()| reached(steps.synced));
+        synced.map_err(|error| {
+            self.pool.distrust();
+            error.with_kind(ErrorKind::Uncertain)
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Pool;
 use super::admission::Want;
-use super::object::Draft;
+use super::object::{Draft, Published};
 use crate::durable;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault::{Step, reached};
@@ -106,10 +106,11 @@ impl Pool {
         seal(&image)?;
         durable::write_record(&draft.folder, &record::encode(Kind::Snapshot, &record)?)?;
         reached(Step::SnapshotRecordWritten)?;
-        draft.publish(&self.layout.snapshots, record.id.as_str())?;
-        reached(Step::SnapshotPublished)?;
-        draft.sync_parents(&self.layout.snapshots)?;
-        reached(Step::SnapshotParentsSynced)?;
+        let steps = Published {
+            renamed: Step::SnapshotPublished,
+            synced: Step::SnapshotParentsSynced,
+        };
+        draft.publish(&self.layout.snapshots, record.id.as_str(), steps)?;
         self.state()
             .index
             .snapshots

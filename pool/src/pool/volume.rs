@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::admission::Want;
-use super::object::{Draft, check_image_size};
+use super::object::{Draft, Published, check_image_size};
 use super::{Filesystem, Pool};
 use crate::durable;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -94,10 +94,11 @@ impl Pool {
         let record = record_of(new);
         durable::write_record(&draft.folder, &record::encode(Kind::Volume, &record)?)?;
         reached(Step::CreateRecordWritten)?;
-        draft.publish(&self.layout.volumes, record.id.as_str())?;
-        reached(Step::CreatePublished)?;
-        draft.sync_parents(&self.layout.volumes)?;
-        reached(Step::CreateParentsSynced)?;
+        let steps = Published {
+            renamed: Step::CreatePublished,
+            synced: Step::CreateParentsSynced,
+        };
+        draft.publish(&self.layout.volumes, record.id.as_str(), steps)?;
         self.state()
             .index
             .volumes
