@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use nix::sys::stat::FileStat;
 use serde::de::DeserializeOwned;
 
 use crate::durable::{self, Folder};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{SnapshotId, VolumeId};
-use crate::layout::Layout;
+use crate::layout::{DISK_IMAGE, Layout, SNAPSHOT_IMAGE};
 use crate::record::{self, Kind, SnapshotRecord, VolumeRecord};
 
 /// All objects of a pool, by id.
@@ -31,6 +32,9 @@ pub struct Quarantined {
     pub name: String,
     /// Why.
     pub reason: String,
+    /// What it may come to hold, in bytes. It counts as long as it is kept: its guest may be running, and once the record
+    /// can be trusted again the promise must still hold.
+    pub charge_bytes: u64,
 }
 
 impl Index {
@@ -43,26 +47,43 @@ impl Index {
         for name in layout.volumes.names()? {
             match read_volume(layout, &name) {
                 Ok(record) => drop(index.volumes.insert(record.id.clone(), Arc::new(record))),
-                Err(error) => index.quarantine("volumes", &name, &error),
+                Err(error) => {
+                    let charge =
+                        image_bytes(&layout.volumes, &name, DISK_IMAGE, |stat| stat.st_size);
+                    index.quarantine("volumes", &name, &error, charge);
+                }
             }
         }
         for name in layout.snapshots.names()? {
             match read_snapshot(layout, &name) {
                 Ok(record) => drop(index.snapshots.insert(record.id.clone(), Arc::new(record))),
-                Err(error) => index.quarantine("snapshots", &name, &error),
+                Err(error) => {
+                    let charge = image_bytes(&layout.snapshots, &name, SNAPSHOT_IMAGE, |stat| {
+                        stat.st_blocks.saturating_mul(512)
+                    });
+                    index.quarantine("snapshots", &name, &error, charge);
+                }
             }
         }
         Ok(index)
     }
 
-    fn quarantine(&mut self, parent: &str, name: &str, error: &Error) {
+    fn quarantine(&mut self, parent: &str, name: &str, error: &Error, charge_bytes: u64) {
         let path = format!("{parent}/{name}");
         tracing::error!(path, %error, "the record cannot be trusted; the folder is kept and not used");
         self.quarantined.push(Quarantined {
             path,
             name: name.to_owned(),
             reason: error.to_string(),
+            charge_bytes,
         });
+    }
+
+    fn quarantined_in(&self, parent: &str) -> u64 {
+        let kept = self.quarantined.iter();
+        kept.filter(|folder| folder.path.starts_with(parent))
+            .map(|folder| folder.charge_bytes)
+            .sum()
     }
 
     /// The same records, without a copy of each.
@@ -74,22 +95,26 @@ impl Index {
         }
     }
 
-    /// The sum of the sizes of all volumes, in bytes.
+    /// The sum of the sizes of all volumes, those that cannot be used included, in bytes.
     #[must_use]
     pub(crate) fn volume_sizes(&self) -> u64 {
-        self.volumes
+        let used: u64 = self
+            .volumes
             .values()
             .map(|volume| volume.charge_bytes())
-            .sum()
+            .sum();
+        used + self.quarantined_in("volumes/")
     }
 
-    /// The sum of the charges of all snapshots, in bytes.
+    /// The sum of the charges of all snapshots, those that cannot be used included, in bytes.
     #[must_use]
     pub(crate) fn snapshot_charges(&self) -> u64 {
-        self.snapshots
+        let used: u64 = self
+            .snapshots
             .values()
             .map(|snapshot| snapshot.charge_bytes)
-            .sum()
+            .sum();
+        used + self.quarantined_in("snapshots/")
     }
 }
 
@@ -117,6 +142,14 @@ fn read_object<T: DeserializeOwned>(parent: &Folder, name: &str, kind: Kind) -> 
         _ => error,
     });
     record::decode(kind, &bytes?).context_with(|| format!("the record of {name} cannot be trusted"))
+}
+
+/// What the image in a folder that cannot be trusted says of its size; nothing for one that is not there.
+fn image_bytes(parent: &Folder, name: &str, image: &str, of: impl FnOnce(&FileStat) -> i64) -> u64 {
+    let Ok(Some(stat)) = parent.stat(&format!("{name}/{image}")) else {
+        return 0;
+    };
+    u64::try_from(of(&stat)).unwrap_or(0)
 }
 
 fn same_id(same: bool, name: &str) -> Result<()> {

@@ -184,6 +184,18 @@ fn guards_of(parent: u32) -> Vec<Pid> {
         .collect()
 }
 
+/// A guard that lives holds the mount, which could not be unmounted.
+fn wait_for_end(guard: Pid) {
+    let end = Instant::now() + Duration::from_secs(10);
+    let lives = || {
+        fs::read_to_string(format!("/proc/{guard}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    while lives() {
+        assert!(Instant::now() < end, "the guard {guard} does not end");
+        thread::yield_now();
+    }
+}
+
 fn own_guard() -> Pid {
     let mine = guards_of(std::process::id());
     let is_guard = |pid: &Pid| {
@@ -201,6 +213,8 @@ fn a_writer_waits_until_the_thaw(frozen: &Frozen) {
     assert!(written.recv_timeout(Duration::from_millis(300)).is_err());
     let before = Instant::now();
     assert!(guard.thaw().unwrap());
+    let ours = guards_of(std::process::id());
+    assert!(ours.is_empty(), "the guard would still hold the mount");
     assert!(written.recv_timeout(Duration::from_secs(10)).unwrap() > before);
 }
 
@@ -265,7 +279,7 @@ fn a_guard_holds_nothing_of_the_agent(frozen: &Frozen) {
 }
 
 fn a_killed_agent_leaves_no_freeze(frozen: &Frozen) {
-    let (mut agent, _guard) = frozen.agent();
+    let (mut agent, guard) = frozen.agent();
     let written = frozen.write("file");
     assert!(written.recv_timeout(Duration::from_millis(200)).is_err());
     let killed = Instant::now();
@@ -273,6 +287,7 @@ fn a_killed_agent_leaves_no_freeze(frozen: &Frozen) {
     let took = written.recv_timeout(LONGEST).unwrap() - killed;
     assert!(took < Duration::from_secs(1), "{took:?}");
     agent.wait().unwrap();
+    wait_for_end(guard);
 }
 
 fn what_agent_and_guard_left_is_thawed_at_the_next_start(frozen: &Frozen) {
@@ -280,6 +295,7 @@ fn what_agent_and_guard_left_is_thawed_at_the_next_start(frozen: &Frozen) {
     kill(guard, Signal::SIGKILL).unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
+    wait_for_end(guard);
     assert!(frozen.is_frozen());
     let pool = ImageKey::of(&frozen.image).unwrap().device;
     assert_eq!(thaw_all(pool).unwrap(), 1);

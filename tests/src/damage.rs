@@ -26,7 +26,6 @@ pub fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
 pub fn volume(client: &Client, id: &str) -> Result<csi::Volume, tonic::Status> {
     let request = csi::ControllerGetVolumeRequest {
         volume_id: id.to_owned(),
-        ..Default::default()
     };
     client
         .controller_get_volume(request)

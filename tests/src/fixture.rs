@@ -46,7 +46,12 @@ impl Fixture {
     /// A pool on a filesystem of `bytes` and a server started as `change` says.
     #[must_use]
     pub fn with(kind: FsKind, bytes: u64, change: impl FnOnce(Setup) -> Setup) -> Self {
-        let fs = ScratchFs::new(kind, bytes);
+        Self::with_fs(ScratchFs::new(kind, bytes), change)
+    }
+
+    /// A pool on the filesystem `fs`, which is empty, and a server started as `change` says.
+    #[must_use]
+    pub fn with_fs(fs: ScratchFs, change: impl FnOnce(Setup) -> Setup) -> Self {
         let _said = initialise(&fs.mount_point()).ok();
         let setup = change(Setup::new(fs.folder()));
         let server = Server::start(setup);

@@ -17,6 +17,7 @@
 )]
 
 pub mod binaries;
+pub mod chance;
 pub mod check;
 pub mod client;
 pub mod content;
@@ -24,6 +25,7 @@ pub mod crash;
 pub mod damage;
 pub mod file_writer;
 pub mod fixture;
+pub mod history;
 pub mod kubelet;
 pub mod loops;
 pub mod memory;
@@ -32,6 +34,7 @@ pub mod populate;
 pub mod records;
 pub mod requests;
 pub mod residue;
+pub mod rewrite;
 pub mod sanity;
 pub mod scratch_fs;
 pub mod server;

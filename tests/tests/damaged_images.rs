@@ -102,7 +102,7 @@ fn a_volume_whose_image_is_missing_cut_short_grown_or_no_file_is_refused_until_i
         let mut fixture = Fixture::on(kind);
         let victim = made(&fixture, "victim");
         let image = fixture.image(&victim);
-        let data = content::pattern("victim", BYTES as usize);
+        let data = content::pattern("victim", 4 << 20);
         content::write_at(&image, 0, &data);
         let whole = aside(&fixture, &image);
 
@@ -180,7 +180,7 @@ fn a_snapshot_whose_image_is_missing_cut_short_or_changed_is_never_restored() {
     others_go_on(client, &fixture.pool());
     assert_eq!(
         client.volume_ids(),
-        [victim.clone()],
+        [victim.as_str()],
         "no half restored volume"
     );
     fixture.check();

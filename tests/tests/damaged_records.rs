@@ -130,8 +130,8 @@ fn records_damaged_at_any_byte_before_the_start_are_kept_and_the_rest_is_served(
     fixture.server.start_again();
     fixture.reconnect();
     let client = &fixture.csi;
-    assert_eq!(client.volume_ids(), [good.clone()]);
-    assert_eq!(client.snapshot_ids(), [good_cut.clone()]);
+    assert_eq!(client.volume_ids(), [good.as_str()]);
+    assert_eq!(client.snapshot_ids(), [good_cut.as_str()]);
     let all: BTreeSet<String> = (0..count).map(volume_id).collect();
     assert_eq!(troubled(client), all);
     for number in 0..count {

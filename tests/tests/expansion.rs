@@ -75,14 +75,14 @@ fn grow_on_node(fixture: &Fixture, attachment: &Attachment, bytes: u64) {
     );
 }
 
-/// What is left of a size for files is a bit less than the device.
+/// What is left of a size for files is less than the device: xfs keeps 64 MiB for its log.
 #[track_caller]
 fn assert_grown(attachment: &Attachment, bytes: u64) {
     let seen = seen_bytes(attachment);
     if is_block(&attachment.capability) {
         assert_eq!(seen, bytes);
     } else {
-        assert!(seen > bytes / 10 * 8 && seen <= bytes, "{seen} of {bytes}");
+        assert!(seen >= bytes / 4 * 3 && seen <= bytes, "{seen} of {bytes}");
     }
 }
 

@@ -135,7 +135,7 @@ fn assert_found(fixture: &Fixture, what: &str, sign: &str) {
     assert!(said.contains(sign), "{what}: {sign:?} is not in\n{said}");
 }
 
-fn parent(file: PathBuf) -> PathBuf {
+fn parent(file: &Path) -> PathBuf {
     file.parent().unwrap().to_owned()
 }
 
@@ -145,7 +145,7 @@ fn damage_to_a_volume_is_found() {
         let fixture = Fixture::on(FsKind::Xfs);
         let made = fixture.csi.made_volume(volume(what, SIZE, block()));
         check::clean(&fixture.pool());
-        damage(&parent(fixture.image(&made.volume_id)));
+        damage(&parent(&fixture.image(&made.volume_id)));
         assert_found(&fixture, what, sign);
         fixture.spoiled();
     }
@@ -159,7 +159,7 @@ fn damage_to_a_snapshot_is_found() {
         content::write_at(&fixture.image(&made.volume_id), MIB, b"data");
         let cut = fixture.csi.made_snapshot(snapshot(what, &made.volume_id));
         check::clean(&fixture.pool());
-        damage(&parent(fixture.snapshot_file(&cut.snapshot_id)));
+        damage(&parent(&fixture.snapshot_file(&cut.snapshot_id)));
         assert_found(&fixture, what, sign);
         fixture.spoiled();
     }
@@ -169,7 +169,7 @@ fn damage_to_a_snapshot_is_found() {
 fn a_flip_of_any_byte_of_a_record_is_found() {
     let fixture = Fixture::on(FsKind::Xfs);
     let made = fixture.csi.made_volume(volume("flipped", SIZE, block()));
-    let record = parent(fixture.image(&made.volume_id)).join("record");
+    let record = parent(&fixture.image(&made.volume_id)).join("record");
     for offset in 0..content::size_of(&record) {
         flip(&record, offset);
         assert_found(&fixture, &format!("byte {offset}"), "");

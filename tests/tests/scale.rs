@@ -130,7 +130,6 @@ fn times(client: &Client, volumes: usize) -> Times {
         volume: median(200, |_| {
             let request = csi::ControllerGetVolumeRequest {
                 volume_id: middle.clone(),
-                ..Default::default()
             };
             drop(accepted(client.controller_get_volume(request)));
         }),

@@ -17,7 +17,7 @@ use tests::requests::{block, expand, filesystem, from_snapshot, from_volume, sna
 use tests::scratch_fs::{FsKind, MIB};
 use tests::{content, tools};
 
-const SIZE: u64 = 64 * MIB;
+const SIZE: u64 = 16 * MIB;
 
 /// What a guest may have written into its disk, by name.
 fn disguises(folder: &Path) -> Vec<(&'static str, Vec<u8>)> {
@@ -164,7 +164,11 @@ fn assert_same_bytes_in_snapshot(fixture: &Fixture, cut: &csi::Snapshot, source:
 fn a_disguised_block_volume_restored_as_a_filesystem_is_never_formatted() {
     let fixture = Fixture::on(FsKind::Xfs);
     let folder = source_folder(&fixture);
-    for (name, bytes) in disguises(&folder) {
+    // What looks like ext4 may be checked and mounted as ext4: that was asked for.
+    let others = disguises(&folder)
+        .into_iter()
+        .filter(|(name, _)| *name != "ext4");
+    for (name, bytes) in others {
         let (source, digest) = dress(&fixture, name, &bytes);
         let cut = fixture.csi.made_snapshot(snapshot(name, &source));
         let how = filesystem("ext4");

@@ -4,8 +4,9 @@ use nix::sys::statvfs::fstatvfs;
 
 use super::{Filesystem, Pool};
 use crate::capacity::{self, Figures, Policy};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::measure;
+use crate::size::MIB;
 
 /// What an operation will come to hold, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,6 +109,24 @@ impl Pool {
         }
         let figures = self.figures(want, Look::Exact)?;
         Err(capacity::refusal(want.total(), &figures, &self.policy))
+    }
+
+    /// "No space left" also means that a filesystem of fixed tables has no inode left: then freeing blocks does not help.
+    pub(super) fn name_what_ran_out(&self, error: Error) -> Error {
+        /// An object takes three; what was cleaned up after the failure is free again.
+        const FEW: u64 = 8;
+        let Ok(disk) = fstatvfs(self.layout.root.as_file()) else {
+            return error;
+        };
+        let has_room = disk.blocks_free() * disk.fragment_size() > MIB;
+        let out_of_inodes = disk.files() > 0 && disk.files_free() < FEW;
+        if error.errno() == Some(libc::ENOSPC) && has_room && out_of_inodes {
+            return error.context(format!(
+                "all {} inodes of the pool's filesystem are used, though it has free blocks. Delete volumes or snapshots, or make the filesystem anew with more inodes",
+                disk.files()
+            ));
+        }
+        error
     }
 
     fn enter(&self, want: Want) -> Reservation<'_> {

@@ -131,7 +131,7 @@ impl Pool {
         if let Some(known) = self.reflink.get() {
             return Ok(*known);
         }
-        let found = probe_reflink(&self.layout)?;
+        let found = probe_reflink(&self.layout).map_err(|error| self.name_what_ran_out(error))?;
         Ok(*self.reflink.get_or_init(|| found))
     }
 

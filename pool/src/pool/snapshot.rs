@@ -72,6 +72,15 @@ impl Pool {
         cut: impl FnOnce(&File) -> Result<SnapshotContent>,
     ) -> Result<SnapshotRecord> {
         self.guard()?;
+        self.make_snapshot(new, cut)
+            .map_err(|error| self.name_what_ran_out(error))
+    }
+
+    fn make_snapshot(
+        &self,
+        new: NewSnapshot,
+        cut: impl FnOnce(&File) -> Result<SnapshotContent>,
+    ) -> Result<SnapshotRecord> {
         if self.layout.snapshots.stat(new.id.as_str())?.is_some() {
             return Err(Error::new(
                 ErrorKind::Conflict,

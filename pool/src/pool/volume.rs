@@ -67,6 +67,15 @@ impl Pool {
         fill: impl FnOnce(&File) -> Result<()>,
     ) -> Result<VolumeRecord> {
         self.guard()?;
+        self.make_volume(new, fill)
+            .map_err(|error| self.name_what_ran_out(error))
+    }
+
+    fn make_volume(
+        &self,
+        new: NewVolume,
+        fill: impl FnOnce(&File) -> Result<()>,
+    ) -> Result<VolumeRecord> {
         size::check_image_bytes(new.size_bytes)?;
         if self.layout.volumes.stat(new.id.as_str())?.is_some() {
             return Err(Error::new(

@@ -124,6 +124,8 @@ fn start_log(json: bool) {
         .with_env_filter(filter)
         .with_ansi(false)
         .with_target(false)
+        // A log that cannot be written (its disk is full) would else be complained about on the same place, and panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     if json {
         builder.json().init();

@@ -13,6 +13,8 @@ use nix::unistd::{close, syncfs};
 use super::{LONGEST, thaw};
 use crate::sys;
 
+const STANDARD_INPUT: i32 = 0;
+
 /// How a freeze ended.
 enum End {
     /// We were told to thaw, or the one who would tell us is gone.
@@ -55,6 +57,9 @@ fn run() -> io::Result<()> {
     };
     let was_frozen = thaw(&mount_point);
     let held = matches!(end, End::Asked) && matches!(was_frozen, Ok(true));
+    // Who hears the last word may unmount at once, which our descriptors of the mount would forbid.
+    drop(mount_point);
+    close(STANDARD_INPUT)?;
     writeln!(socket, "{}", if held { "thawed" } else { "expired" })
 }
 

@@ -26,7 +26,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use guard::guard_main;
 pub use recovery::thaw_all;
@@ -40,6 +40,8 @@ pub const GUARD_ARGUMENT: &str = "freeze-guard";
 pub const LONGEST: Duration = Duration::from_secs(5);
 /// The longest time that writing everything out may take before the freeze.
 const LONGEST_SYNC: Duration = Duration::from_secs(60);
+/// How long we wait for the guard to end after its last word.
+const LONGEST_END: Duration = Duration::from_secs(1);
 
 /// A filesystem that is frozen now. Dropping it thaws.
 #[derive(Debug)]
@@ -157,12 +159,18 @@ impl Guard {
         self.hear(LONGEST)
     }
 
-    /// Closes the socket, upon which a living guard thaws and ends, and reaps it without waiting for that.
+    /// Closes the socket, upon which a living guard thaws and ends, and waits for that: as long as it lives it holds the
+    /// mount. One that hangs in the kernel with its disk is reaped whenever it ends.
     fn forget(self) {
         let mut child = self.child;
         drop(self.socket);
-        if !matches!(child.try_wait(), Ok(Some(_))) {
-            thread::spawn(move || child.wait());
+        let end = Instant::now() + LONGEST_END;
+        while matches!(child.try_wait(), Ok(None)) {
+            if Instant::now() >= end {
+                thread::spawn(move || child.wait());
+                return;
+            }
+            thread::sleep(Duration::from_micros(200));
         }
     }
 }
