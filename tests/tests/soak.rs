@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::missing_panics_doc,
-    reason = "tests: a panic is how they report"
+    clippy::print_stdout,
+    reason = "tests: a panic is how they report, and seeds are printed"
 )]
 
 use std::time::{Duration, Instant, SystemTime};
