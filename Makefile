@@ -1,5 +1,5 @@
 # The project's entry points. Each installs what it lacks and says so.
-.PHONY: demo bench test lint test-tools test-binaries
+.PHONY: demo bench test soak lint test-tools test-binaries
 
 # The main job on one machine, shown on a real VM. Needs root. POOL=dir: in a pool folder of yours.
 demo:
@@ -18,6 +18,10 @@ bench:
 # Everything: unit tests, and the real server on real filesystems. Needs root (loop devices, mounts).
 test: test-tools test-binaries
 	tools/run-tests.sh
+
+# Random operations under random crashes, for MINUTES (30). Prints the seed of each run; VD_SOAK_SEED repeats one.
+soak: test-tools test-binaries
+	VD_SOAK_MINUTES=$(or $(MINUTES),30) tools/run-tests.sh -p tests --test soak
 
 lint:
 	cargo fmt --all --check

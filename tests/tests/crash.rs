@@ -9,7 +9,7 @@
 
 use pool::fault::Step;
 use tests::crash;
-use tests::crash::campaign::{Campaign, Crashes};
+use tests::crash::campaign::Campaign;
 use tests::crash::scenario::Fault;
 
 #[test]
@@ -40,29 +40,22 @@ fn every_step_and_every_scenario_is_in_the_document() {
 
 #[test]
 fn a_kill_at_any_step_loses_nothing_that_was_acknowledged() {
-    let mut campaign = Campaign::new("killed once");
-    campaign.crash_at_every_step(&crash::all(), Fault::Kill, Crashes::Once);
-    campaign.end();
-}
-
-#[test]
-fn a_second_kill_in_recovery_changes_nothing() {
-    let mut campaign = Campaign::new("killed twice");
-    campaign.crash_at_every_step(&crash::all(), Fault::Kill, Crashes::Twice);
+    let mut campaign = Campaign::new("killed");
+    campaign.crash_at_every_step(&crash::all(), Fault::Kill);
     campaign.end();
 }
 
 #[test]
 fn a_power_loss_at_any_step_loses_nothing_that_was_acknowledged() {
-    let mut campaign = Campaign::new("power lost once");
-    campaign.crash_at_every_step(&crash::all(), Fault::PowerLoss, Crashes::Once);
+    let mut campaign = Campaign::new("power lost");
+    campaign.crash_at_every_step(&crash::all(), Fault::PowerLoss);
     campaign.end();
 }
 
 #[test]
-fn a_second_power_loss_in_recovery_changes_nothing() {
-    let mut campaign = Campaign::new("power lost twice");
-    campaign.crash_at_every_step(&crash::all(), Fault::PowerLoss, Crashes::Twice);
+fn a_second_crash_in_recovery_changes_nothing() {
+    let mut campaign = Campaign::new("crashed twice");
+    campaign.crash_twice_at_every_step(&crash::all());
     campaign.end();
 }
 

@@ -4,7 +4,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::missing_panics_doc,
-    reason = "tests: a panic is how they report"
+    clippy::print_stdout,
+    reason = "tests: a panic is how they report, and times are printed"
 )]
 
 use std::thread::{self, JoinHandle};

@@ -1,6 +1,7 @@
 //! Runs the filesystem tools. Nothing else in the project starts a program, but for the freeze guard.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -32,11 +33,36 @@ pub(super) fn run<A: AsRef<OsStr>>(
     arguments: &[A],
     limit: Duration,
 ) -> Result<Outcome> {
+    run_with(program, arguments, limit, Stdio::null())
+}
+
+/// As [`run`], with `held` as the tool's standard input: a lock on it lasts as long as the tool, also when we are killed.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_holding<A: AsRef<OsStr>>(
+    program: &str,
+    arguments: &[A],
+    limit: Duration,
+    held: &File,
+) -> Result<Outcome> {
+    let held = held
+        .try_clone()
+        .map_err(|error| Error::io(format!("hold a file for {program}"), error))?;
+    run_with(program, arguments, limit, Stdio::from(held))
+}
+
+fn run_with<A: AsRef<OsStr>>(
+    program: &str,
+    arguments: &[A],
+    limit: Duration,
+    input: Stdio,
+) -> Result<Outcome> {
     let mut child = Command::new(program)
         .args(arguments)
         // Messages are compared and shown; a translation would change them.
         .env("LC_ALL", "C")
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

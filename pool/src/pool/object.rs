@@ -23,6 +23,7 @@ pub(super) struct Draft<'pool> {
 }
 
 /// Where the steps of making an object appear are marked.
+#[derive(Clone, Copy)]
 pub(super) struct Published {
     pub(super) renamed: Step,
     pub(super) synced: Step,

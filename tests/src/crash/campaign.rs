@@ -13,7 +13,7 @@ use crate::scratch_fs::{FsKind, GIB, ScratchFs};
 
 /// How often the server dies before it may recover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crashes {
+enum Crashes {
     /// In the act.
     Once,
     /// In the act, and again in the recovery from that.
@@ -44,13 +44,28 @@ impl Campaign {
     }
 
     /// Crashes each of `scenarios` at each of its steps.
-    pub fn crash_at_every_step(&mut self, scenarios: &[Scenario], fault: Fault, crashes: Crashes) {
+    pub fn crash_at_every_step(&mut self, scenarios: &[Scenario], fault: Fault) {
         for scenario in scenarios {
             for step in scenario.steps() {
-                let label = format!("{} at {} ({crashes:?})", scenario.name, step.name());
                 let number = self.cases;
+                let label = format!("{} at {}", scenario.name, step.name());
                 self.case(&label, |fs| {
-                    crash(fs, number, scenario, step, fault, crashes)
+                    crash(fs, number, scenario, step, fault, Crashes::Once);
+                });
+            }
+        }
+    }
+
+    /// Crashes each of `scenarios` at each of its steps, and then in the recovery from that: by kills and by power
+    /// losses in turn, at the steps of recovery in turn.
+    pub fn crash_twice_at_every_step(&mut self, scenarios: &[Scenario]) {
+        for scenario in scenarios {
+            for step in scenario.steps() {
+                let number = self.cases;
+                let fault = [Fault::Kill, Fault::PowerLoss][number % 2];
+                let label = format!("{} at {} and again: {fault:?}", scenario.name, step.name());
+                self.case(&label, |fs| {
+                    crash(fs, number, scenario, step, fault, Crashes::Twice);
                 });
             }
         }
@@ -98,6 +113,7 @@ impl Campaign {
     }
 
     /// Prints the count. Every case must have held.
+    #[allow(clippy::print_stdout, reason = "the count is the test's report")]
     #[track_caller]
     pub fn end(self) {
         println!(

@@ -177,6 +177,13 @@ impl<'fs> Case<'fs> {
         self.server.wait_killed();
     }
 
+    /// A start without faults that is killed from outside when `life` has passed, ready or not.
+    pub fn start_and_kill_after(&mut self, life: Duration) {
+        self.server.start_as(self.healthy.clone());
+        std::thread::sleep(life);
+        self.server.kill();
+    }
+
     /// A start without faults.
     #[track_caller]
     pub fn start(&mut self) {

@@ -17,6 +17,8 @@ pub mod making;
 pub mod node_calls;
 pub mod scenario;
 pub mod snapshots;
+pub mod soak;
+pub mod world;
 
 /// Every scenario.
 #[must_use]

@@ -4,10 +4,12 @@
 //! 2. `Formatting`: make the image blank again if a run before us may have begun, mkfs, fsync. Record `Formatted`.
 //! 3. `Formatted` and `Inherited`: nothing, ever.
 //!
+//! Only one at a time: the image is locked meanwhile, also by mkfs itself, which may outlive the driver.
+//!
 //! Stopped after 1: mkfs runs on an image that is blank. Stopped within 2: what was written was never mounted, so it is
 //! thrown away. Stopped after 2: done.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +32,7 @@ const LIMIT: Duration = Duration::from_mins(10);
 /// `set_state` records a state durably before it returns.
 ///
 /// # Errors
-/// `Corrupt` when the image and the record disagree, `InUse` when a loop device is bound to an image without a
+/// `Corrupt` when the image and the record disagree, `Busy` while an earlier mkfs still runs, `InUse` when a loop device is bound to an image without a
 /// filesystem, `NoSpace`, `Precondition` when mkfs is not installed, `Io`. The state never runs ahead of the image.
 pub fn ensure_made(
     image: &File,
@@ -38,6 +40,13 @@ pub fn ensure_made(
     format: Format,
     mut set_state: impl FnMut(FormatState) -> Result<()>,
 ) -> Result<()> {
+    if matches!(
+        format.state,
+        FormatState::Formatted | FormatState::Inherited
+    ) {
+        return Ok(());
+    }
+    lock(image)?;
     match format.state {
         FormatState::Formatted | FormatState::Inherited => return Ok(()),
         FormatState::Unformatted => {
@@ -52,9 +61,24 @@ pub fn ensure_made(
         }
     }
     make(image, record, format.fs)?;
+    // Not after an error: an mkfs that was given up may go on, and the lock ends with it and with `image`.
+    image.unlock().during("unlock the image")?;
     fault::reached(Step::StageMade)?;
     set_state(FormatState::Formatted)?;
     fault::reached(Step::StageFormatted)
+}
+
+/// mkfs holds this lock as well, because it gets `image` as its standard input: one that outlives a killed driver keeps
+/// the next one from making a filesystem, and handing it out, under its hands.
+fn lock(image: &File) -> Result<()> {
+    match image.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(Error::new(
+            ErrorKind::Busy,
+            "an earlier mkfs of this volume has not ended yet; try again",
+        )),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock the image", error)),
+    }
 }
 
 fn refuse_attached(image: &File) -> Result<()> {
@@ -84,7 +108,7 @@ fn make(image: &File, record: &VolumeRecord, fs: FsType) -> Result<()> {
         FsType::Xfs => ("mkfs.xfs", xfs::make_arguments()),
     };
     arguments.push(path_of(image).display().to_string());
-    let outcome = tool::run(program, &arguments, LIMIT)?;
+    let outcome = tool::run_holding(program, &arguments, LIMIT, image)?;
     if outcome.code != Some(0) {
         return Err(failed(program, &outcome));
     }
