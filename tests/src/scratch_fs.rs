@@ -68,19 +68,19 @@ impl ScratchFs {
     pub fn new(kind: FsKind, bytes: u64) -> Self {
         let folder = scratch_folder();
         let image = folder.path().join("filesystem.img");
-        Self::made(folder, image, kind, bytes)
+        Self::made(folder, &image, kind, bytes)
     }
 
     /// The same on a disk of the test's own: its bytes lie in a file in the folder `disk`.
     #[must_use]
     pub fn on_disk(disk: &Path, kind: FsKind, bytes: u64) -> Self {
-        Self::made(scratch_folder(), disk.join("filesystem.img"), kind, bytes)
+        Self::made(scratch_folder(), &disk.join("filesystem.img"), kind, bytes)
     }
 
-    fn made(folder: TempDir, image: PathBuf, kind: FsKind, bytes: u64) -> Self {
-        let file = File::create(&image).expect("create the filesystem's image");
+    fn made(folder: TempDir, image: &Path, kind: FsKind, bytes: u64) -> Self {
+        let file = File::create(image).expect("create the filesystem's image");
         file.set_len(bytes).expect("size the filesystem's image");
-        let device = loops::attach(&image);
+        let device = loops::attach(image);
         // From here on Drop knows the device and detaches it whatever happens.
         let made = Self {
             folder,
