@@ -140,6 +140,7 @@ impl Attachment {
             volume_id: self.volume_id.clone(),
             target_path: text(&self.target),
         };
+        tools::settle();
         client.node_unpublish_volume(request).map(|_empty| ())
     }
 
@@ -152,6 +153,7 @@ impl Attachment {
             volume_id: self.volume_id.clone(),
             staging_target_path: text(&self.staging),
         };
+        tools::settle();
         client.node_unstage_volume(request).map(|_empty| ())
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{binaries, wait};
+use crate::{binaries, tools, wait};
 
 /// Longest time for one run.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -86,7 +86,7 @@ impl Run {
         for name in self.without {
             let _command = command.arg(format!("--ginkgo.skip={name}$"));
         }
-        let child = command.spawn().expect("start csi-sanity");
+        let child = tools::start(&mut command).expect("start csi-sanity");
         Running { run: self, child }
     }
 }

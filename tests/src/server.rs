@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::client::Client;
-use crate::{binaries, wait};
+use crate::{binaries, tools, wait};
 
 /// Longest wait for a server to start, become ready or stop.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,7 +80,8 @@ impl Server {
     pub fn spawn(setup: Setup) -> Self {
         let log = open_log(&setup.log());
         let listen = format!("unix://{}", setup.socket.display());
-        let child = Command::new(&setup.program)
+        let mut command = Command::new(&setup.program);
+        let _command = command
             .arg("serve")
             .arg("--pool")
             .arg(&setup.pool)
@@ -91,8 +92,8 @@ impl Server {
             .envs(setup.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("share the log"))
-            .stderr(log)
-            .spawn()
+            .stderr(log);
+        let child = tools::start(&mut command)
             .unwrap_or_else(|error| panic!("start {}: {error}", setup.program.display()));
         Self {
             setup,

@@ -1,7 +1,9 @@
 //! Runs a command of the system, with a bound on its time.
 
 use std::ffi::OsStr;
-use std::process::{Command, Output};
+use std::io;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Seconds after which a command is taken for hung and killed.
 const LIMIT_SECONDS: &str = "120";
@@ -39,6 +41,26 @@ impl std::fmt::Display for Ran {
     }
 }
 
+fn starting() -> MutexGuard<'static, ()> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a child, and is back when the child is its own program.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start(command: &mut Command) -> io::Result<Child> {
+    let _one_at_a_time = starting();
+    command.spawn()
+}
+
+/// Waits until no child is just being started by another test of this process. Between fork and exec a child has every
+/// file of ours open, so a filesystem whose files we have closed could still not be unmounted.
+pub fn settle() {
+    drop(starting());
+}
+
 /// Runs `program` and says how it ended.
 pub fn attempt<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[A]) -> Ran {
     let program = program.as_ref();
@@ -47,11 +69,16 @@ pub fn attempt<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[A]) -> 
         line.push(' ');
         line.push_str(&argument.as_ref().to_string_lossy());
     }
-    let output: Output = Command::new("timeout")
+    let mut command = Command::new("timeout");
+    let _command = command
         .args(["--kill-after=5", LIMIT_SECONDS])
         .arg(program)
         .args(arguments)
-        .output()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output: Output = start(&mut command)
+        .and_then(Child::wait_with_output)
         .unwrap_or_else(|error| panic!("{line}: {error}"));
     Ran {
         line,
