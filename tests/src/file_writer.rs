@@ -19,7 +19,7 @@ const FILE_BYTES: usize = 8192;
 pub struct FileWriter {
     stop: Arc<AtomicBool>,
     safe: Arc<AtomicU64>,
-    thread: JoinHandle<io::Result<()>>,
+    thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl FileWriter {
@@ -32,7 +32,11 @@ impl FileWriter {
             let (folder, stop, safe) = (folder.to_owned(), Arc::clone(&stop), Arc::clone(&safe));
             move || write_on(&folder, &stop, &safe)
         });
-        Self { stop, safe, thread }
+        Self {
+            stop,
+            safe,
+            thread: Some(thread),
+        }
     }
 
     /// Files up to this number are synced.
@@ -46,26 +50,39 @@ impl FileWriter {
     pub fn advance(&self, more: u64) {
         let before = self.safe();
         wait::until("the file writer goes on", Duration::from_secs(60), || {
-            assert!(
-                !self.thread.is_finished(),
-                "it has stopped at {}",
-                self.safe()
-            );
+            assert!(!self.has_ended(), "it has stopped at {}", self.safe());
             self.safe() >= before + more
         });
     }
 
     /// Stops it; files up to the returned number are safe. Every write must have succeeded.
     #[track_caller]
-    pub fn stop(self) -> u64 {
-        self.stop.store(true, Ordering::SeqCst);
-        let result = self
-            .thread
-            .join()
-            .expect("the writing thread does not panic");
-        let safe = self.safe.load(Ordering::SeqCst);
+    pub fn stop(mut self) -> u64 {
+        let result = self.end();
+        let safe = self.safe();
         result.unwrap_or_else(|error| panic!("the file writer failed after {safe} files: {error}"));
         safe
+    }
+
+    fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.stop.store(true, Ordering::SeqCst);
+        match self.thread.take() {
+            Some(thread) => thread.join().expect("the writing thread does not panic"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A test that fails must not leave a writer that goes on in the folder under the mount, once that is taken away.
+impl Drop for FileWriter {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("the file writer failed: {error}");
+        }
     }
 }
 

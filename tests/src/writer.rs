@@ -153,17 +153,28 @@ impl Writer {
     }
 
     /// Stops it; what was acknowledged, and the first error.
-    pub fn stop_with_result(self) -> (Numbers, io::Result<()>) {
+    pub fn stop_with_result(mut self) -> (Numbers, io::Result<()>) {
+        let result = self.end();
+        (self.acknowledged(), result)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
         self.shared.stop.store(true, Ordering::SeqCst);
-        let numbers = Arc::clone(&self.shared);
         let results: Vec<io::Result<()>> = self
             .threads
-            .into_iter()
+            .drain(..)
             .map(|thread| thread.join().expect("a writing thread does not panic"))
             .collect();
-        let acknowledged =
-            std::array::from_fn(|at| numbers.acknowledged[at].load(Ordering::SeqCst));
-        (acknowledged, results.into_iter().collect())
+        results.into_iter().collect()
+    }
+}
+
+/// A test that fails must not leave a writer that keeps its device open.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("the writer failed: {error}");
+        }
     }
 }
 
