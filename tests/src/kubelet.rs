@@ -4,11 +4,12 @@
 //! folder and the target's parent; the driver makes the target.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tonic::{Code, Status};
 
 use crate::client::{Client, accepted};
-use crate::{content, csi, requests};
+use crate::{content, csi, requests, wait};
 
 const DATA_BYTES: usize = 65_536;
 
@@ -197,8 +198,8 @@ impl Attachment {
     /// Unpublishes and unstages; must succeed.
     #[track_caller]
     pub fn down(&self, client: &Client) {
-        accepted(self.unpublish(client));
-        accepted(self.unstage(client));
+        accepted(not_busy(|| self.unpublish(client)));
+        accepted(not_busy(|| self.unstage(client)));
         assert!(!self.target.exists(), "unpublish removes the target");
     }
 
@@ -258,6 +259,17 @@ impl Attachment {
             }
         }
     }
+}
+
+/// The result of `call`, repeated for a moment while the volume is busy: a process that another test has just forked
+/// shares the files that were open here, until it executes its own program.
+fn not_busy(call: impl Fn() -> Result<(), Status>) -> Result<(), Status> {
+    let mut result = Ok(());
+    let _settled = wait::holds_within(Duration::from_secs(1), || {
+        result = call();
+        !matches!(&result, Err(status) if status.message().contains("busy"))
+    });
+    result
 }
 
 /// A path as the protocol carries it.

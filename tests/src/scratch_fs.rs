@@ -56,7 +56,8 @@ impl FsKind {
 #[derive(Debug)]
 pub struct ScratchFs {
     folder: TempDir,
-    image: PathBuf,
+    /// The inode number of the file that holds the filesystem.
+    image: u64,
     kind: FsKind,
     device: PathBuf,
 }
@@ -67,23 +68,23 @@ impl ScratchFs {
     pub fn new(kind: FsKind, bytes: u64) -> Self {
         let folder = scratch_folder();
         let image = folder.path().join("filesystem.img");
-        Self::made(folder, image, kind, bytes)
+        Self::made(folder, &image, kind, bytes)
     }
 
     /// The same on a disk of the test's own: its bytes lie in a file in the folder `disk`.
     #[must_use]
     pub fn on_disk(disk: &Path, kind: FsKind, bytes: u64) -> Self {
-        Self::made(scratch_folder(), disk.join("filesystem.img"), kind, bytes)
+        Self::made(scratch_folder(), &disk.join("filesystem.img"), kind, bytes)
     }
 
-    fn made(folder: TempDir, image: PathBuf, kind: FsKind, bytes: u64) -> Self {
-        let file = File::create(&image).expect("create the filesystem's image");
+    fn made(folder: TempDir, image: &Path, kind: FsKind, bytes: u64) -> Self {
+        let file = File::create(image).expect("create the filesystem's image");
         file.set_len(bytes).expect("size the filesystem's image");
-        let device = loops::attach(&image);
+        let device = loops::attach(image);
         // From here on Drop knows the device and detaches it whatever happens.
         let made = Self {
             folder,
-            image,
+            image: file.metadata().expect("look at the image").ino(),
             kind,
             device,
         };
@@ -139,9 +140,17 @@ impl ScratchFs {
     }
 
     /// Unmounts it; it must not be in use.
+    ///
+    /// A process that another test forked a moment ago shares all files that were open here, until it executes its own
+    /// program: that is waited for.
     #[track_caller]
     pub fn unmount(&self) {
-        umount2(&self.mount_point(), MntFlags::empty()).expect("unmount the scratch filesystem");
+        let mut result = Ok(());
+        let _settled = wait::holds_within(Duration::from_secs(1), || {
+            result = umount2(&self.mount_point(), MntFlags::empty());
+            result != Err(nix::errno::Errno::EBUSY)
+        });
+        result.expect("unmount the scratch filesystem");
     }
 
     /// Takes it out of the tree although it is in use, as `umount -l` does.
@@ -245,7 +254,7 @@ impl Drop for ScratchFs {
         }
         // Only a device that still carries our own image is ours to detach.
         for one in loops::all() {
-            if one.name == self.device && Path::new(&one.back_file) == self.image {
+            if one.name == self.device && one.back_inode == self.image {
                 let _gone = loops::detach(&one.name, one.back_inode);
             }
         }

@@ -61,9 +61,13 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let busy = umount2(self.path(), MntFlags::empty()).is_err();
-        if busy && umount2(self.path(), MntFlags::MNT_DETACH).is_err() {
-            eprintln!("{} does not go", self.path().display());
+        if umount2(self.path(), MntFlags::empty()).is_ok() {
+            return;
         }
+        let detached = umount2(self.path(), MntFlags::MNT_DETACH);
+        let what = format!("{} is still in use ({detached:?})", self.path().display());
+        // What stands on a disk must go before it.
+        assert!(std::thread::panicking(), "{what}");
+        eprintln!("{what}");
     }
 }

@@ -25,14 +25,15 @@ use tonic::Code;
 const POOL: u64 = 640 * MIB;
 
 /// A pool on a disk in memory: nothing here is about the speed of a disk.
-fn pool(kind: FsKind, arguments: &[&str]) -> (Fixture, SmallDisk) {
+fn pool(kind: FsKind, arguments: &[&str]) -> (SmallDisk, Fixture) {
     let disk = SmallDisk::new(2 * POOL);
     let fs = ScratchFs::on_disk(disk.path(), kind, POOL);
     let fixture = Fixture::with_fs(fs, |mut setup| {
         setup.arguments = arguments.iter().map(|one| (*one).to_owned()).collect();
         setup
     });
-    (fixture, disk)
+    // In this order: what stands on the disk goes first.
+    (disk, fixture)
 }
 
 fn free(client: &Client) -> u64 {
@@ -57,7 +58,7 @@ fn create_thick(client: &Client, name: &str, bytes: u64) -> Result<csi::Volume, 
 #[test]
 fn get_capacity_is_what_create_volume_gives_and_a_refusal_has_the_figures() {
     for kind in FsKind::ALL {
-        let (fixture, _disk) = pool(kind, &[]);
+        let (_disk, fixture) = pool(kind, &[]);
         let client = &fixture.csi;
         let most = free(client);
         assert!(most > 400 * MIB && most < POOL * 9 / 10, "{kind:?}: {most}");
@@ -90,7 +91,7 @@ fn get_capacity_is_what_create_volume_gives_and_a_refusal_has_the_figures() {
 
 #[test]
 fn two_at_once_never_share_the_last_of_the_room() {
-    let (fixture, _disk) = pool(FsKind::Xfs, &[]);
+    let (_disk, fixture) = pool(FsKind::Xfs, &[]);
     let mut counts = BTreeMap::new();
     for round in 0..12 {
         let most = free(&fixture.csi);
@@ -134,7 +135,7 @@ fn two_at_once_never_share_the_last_of_the_room() {
 #[test]
 fn what_is_deleted_is_free_at_once_for_the_next_volume() {
     for kind in [FsKind::Xfs, FsKind::Ext4] {
-        let (fixture, _disk) = pool(kind, &[]);
+        let (_disk, fixture) = pool(kind, &[]);
         let client = &fixture.csi;
         let most = free(client);
         for round in 0..5 {
@@ -147,7 +148,7 @@ fn what_is_deleted_is_free_at_once_for_the_next_volume() {
 
 #[test]
 fn files_of_others_take_from_what_is_promised_and_give_it_back() {
-    let (fixture, _disk) = pool(FsKind::Xfs, &[]);
+    let (_disk, fixture) = pool(FsKind::Xfs, &[]);
     let before = free(&fixture.csi);
     let foreign = fixture.pool().join("foreign");
     let path = foreign.to_str().unwrap();
@@ -166,7 +167,7 @@ fn files_of_others_take_from_what_is_promised_and_give_it_back() {
 
 #[test]
 fn what_is_kept_but_cannot_be_read_keeps_its_room() {
-    let (mut fixture, _disk) = pool(FsKind::Xfs, &[]);
+    let (_disk, mut fixture) = pool(FsKind::Xfs, &[]);
     let volume = accepted(create(&fixture.csi, "kept", 300 * MIB)).volume_id;
     let data = content::pattern("kept", 8 << 20);
     content::write_at(&fixture.image(&volume), 0, &data);
@@ -199,7 +200,7 @@ fn what_is_kept_but_cannot_be_read_keeps_its_room() {
 #[test]
 fn above_ratio_one_the_guest_meets_a_full_disk_and_deleting_a_snapshot_heals_it() {
     for kind in [FsKind::Xfs, FsKind::Btrfs] {
-        let (fixture, _disk) = pool(kind, &["--overcommit", "4", "--reserve", "0%"]);
+        let (_disk, fixture) = pool(kind, &["--overcommit", "4", "--reserve", "0%"]);
         let client = &fixture.csi;
         let mut random = Random::new(1);
         let used = fixture.published("used", 320 * MIB, &requests::block());
@@ -280,7 +281,7 @@ fn lineage(fixture: &Fixture, name: &str, bytes: u64, random: &mut Random) -> Li
 #[test]
 fn what_is_committed_is_what_the_formula_gives_for_figures_counted_otherwise() {
     for kind in [FsKind::Xfs, FsKind::Ext4] {
-        let (fixture, _disk) = pool(kind, &[]);
+        let (_disk, fixture) = pool(kind, &[]);
         let mut random = Random::new(3);
         let sizes = [48 * MIB, 24 * MIB];
         let lineages =

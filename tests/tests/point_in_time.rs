@@ -23,7 +23,7 @@ use tonic::Code;
 
 const CUTS: usize = 100;
 const CUTS_OF_A_FILESYSTEM: usize = 10;
-const DISK: u64 = 16 * MIB;
+const DISK: u64 = 8 * MIB;
 
 /// Cuts while four threads write, restores each cut and compares it with what the threads were told.
 fn numbered_blocks(kind: FsKind) {

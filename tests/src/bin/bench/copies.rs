@@ -88,7 +88,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<String> {
             let fixture = Fixture::sized(kind, 4 * bytes + 8 * GIB);
             for shape in Shape::ALL {
                 let name = format!("{} {} GiB, {}", kind.name(), bytes / GIB, shape.name());
-                plan.say(&name);
+                plan.next(&name)?;
                 table.row(&one_disk(plan, &fixture, bytes, shape, name)?);
             }
         }
@@ -118,11 +118,13 @@ fn one_disk(
     };
     for round in 0..plan.rounds {
         for at in 0..Way::CHEAP.len() {
+            plan.go_on()?;
             bench.run(Way::CHEAP[(at + round) % Way::CHEAP.len()])?;
         }
     }
     for round in 0..plan.converts(bytes) {
         for at in 0..Way::DEAR.len() {
+            plan.go_on()?;
             bench.run(Way::DEAR[(at + round) % Way::DEAR.len()])?;
         }
     }
@@ -164,14 +166,15 @@ impl Bench<'_> {
         self.note(Way::Restore, made);
     }
 
-    /// What any implementation has to do at least: the one ioctl, and every fsync that makes a folder with two files
-    /// durable before and after it is renamed into place.
+    /// What any implementation has to do at least: a sync of what was written to the device, the one ioctl, and every
+    /// fsync that makes a folder with two files durable before and after it is renamed into place.
     fn clone_with_fsyncs(&mut self) -> Result<()> {
         let (parent, other) = (self.folder.join("tmp"), self.folder.join("done"));
         std::fs::create_dir(&parent)?;
         std::fs::create_dir(&other)?;
         let (folder, image) = (parent.join("copy"), self.image());
         let started = Instant::now();
+        File::open(&self.volume.target)?.sync_all()?;
         std::fs::create_dir(&folder)?;
         let target = File::create(folder.join("image"))?;
         pool::sys::clone_file(&File::open(&image)?, &target)?;

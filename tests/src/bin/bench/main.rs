@@ -67,6 +67,7 @@ fn bench() -> Result<()> {
         free >> 30,
         plan.needed_bytes() >> 30
     );
+    plan.listen()?;
     print(&machine()?)?;
     for (name, heading, measure) in CHAPTERS {
         if chosen.is_empty() || chosen.iter().any(|one| one == name) {
@@ -77,12 +78,15 @@ fn bench() -> Result<()> {
     Ok(())
 }
 
-/// What it ran on.
+/// What it ran on, and whether it had that for itself.
 fn machine() -> Result<String> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
     let cpus = std::thread::available_parallelism()?;
     Ok(format!(
-        "{cpus} processors, Linux {}; each pool lies on a filesystem in a sparse file.\n",
+        "{cpus} processors, Linux {}; each pool lies on a filesystem in a sparse file. Load when it began: {load} \
+         (figures from a machine that others use meanwhile mean little).\n",
         release.trim()
     ))
 }

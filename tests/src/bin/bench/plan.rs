@@ -1,8 +1,12 @@
 //! How much is measured.
 
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::{Result, ensure};
 use tests::scratch_fs::GIB;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// See the module.
 pub(crate) struct Plan {
@@ -17,6 +21,7 @@ pub(crate) struct Plan {
     /// Volumes that are created to find the rate.
     pub(crate) volumes: usize,
     quick: bool,
+    stopped: Arc<AtomicBool>,
 }
 
 impl Plan {
@@ -28,6 +33,7 @@ impl Plan {
             fio_rounds: 5,
             volumes: 200,
             quick: false,
+            stopped: Arc::default(),
         }
     }
 
@@ -39,6 +45,7 @@ impl Plan {
             fio_rounds: 3,
             volumes: 60,
             quick: true,
+            stopped: Arc::default(),
         }
     }
 
@@ -56,9 +63,43 @@ impl Plan {
             .map_or(0, |largest| 2 * largest + 6 * GIB)
     }
 
-    /// Progress goes to standard error, so that standard output is the report alone.
-    #[expect(clippy::unused_self, reason = "reads as what the plan is at")]
-    pub(crate) fn say(&self, text: &str) {
-        drop(writeln!(std::io::stderr(), "bench: {text}"));
+    /// Says what is measured next. Progress goes to standard error, so that standard output is the report alone.
+    ///
+    /// # Errors
+    /// When the bench was told to stop: what it made is taken away as the error goes up.
+    pub(crate) fn next(&self, what: &str) -> Result<()> {
+        self.go_on()?;
+        drop(writeln!(std::io::stderr(), "bench: {what}"));
+        Ok(())
+    }
+
+    /// To be asked between two pieces of work.
+    ///
+    /// # Errors
+    /// When the bench was told to stop.
+    pub(crate) fn go_on(&self) -> Result<()> {
+        ensure!(!self.stopped.load(Ordering::Relaxed), "stopped by Ctrl-C");
+        Ok(())
+    }
+
+    /// From now on a Ctrl-C lets the piece of work end and then everything be taken away.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for.
+    pub(crate) fn listen(&self) -> Result<()> {
+        let stopped = Arc::clone(&self.stopped);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let mut interrupt = {
+            let _inside = runtime.enter();
+            signal(SignalKind::interrupt())?
+        };
+        let _for_as_long_as_the_bench_runs = std::thread::spawn(move || {
+            while runtime.block_on(interrupt.recv()).is_some() {
+                stopped.store(true, Ordering::Relaxed);
+            }
+        });
+        Ok(())
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<String> {
         "idle at most 16 MiB",
     ]);
     for kind in FsKind::ALL {
-        plan.say(&format!("{}: CreateVolume per second", kind.name()));
+        plan.next(&format!("{}: CreateVolume per second", kind.name()))?;
         let fixture = Fixture::on(kind);
         let idle = resident_kib(fixture.server.pid())?;
         let alone = rate(&fixture, "one", plan.volumes, 1);

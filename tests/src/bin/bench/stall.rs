@@ -33,7 +33,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<String> {
         "within it",
     ]);
     for kind in FsKind::REFLINK {
-        plan.say(&format!("{}: stall of a writer", kind.name()));
+        plan.next(&format!("{}: stall of a writer", kind.name()))?;
         table.row(&one_filesystem(plan, kind)?);
     }
     Ok(table.text().to_owned())

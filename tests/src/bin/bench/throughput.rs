@@ -50,10 +50,11 @@ fn one_filesystem(plan: &Plan, kind: FsKind, table: &mut Table) -> Result<()> {
     let targets = [volume.target.clone(), plain.device.clone(), image];
     for (access, block, depth) in JOBS {
         let name = format!("{}: {access} {block}, queue depth {depth}", kind.name());
-        plan.say(&name);
+        plan.next(&name)?;
         let mut found: [Vec<f64>; 3] = Default::default();
         for round in 0..plan.fio_rounds {
             for at in 0..targets.len() {
+                plan.go_on()?;
                 let at = (at + round) % targets.len();
                 found[at].push(fio(&targets[at], access, block, depth, plan.seconds)?);
             }

@@ -228,7 +228,7 @@ async fn compare_with_convert(stage: &Stage<'_>, volume: &Attachment, cut: &Cut)
     let taken = space::allocated(&copy)?;
     std::fs::remove_file(&copy)?;
     let (took, times, taken) = (time(took), times(took, cut.took), bytes(taken));
-    let text = format!("VM off, qemu-img convert: {took} ({times} times that), {taken}");
+    let text = format!("VM off, qemu-img convert: {took} ({times} x), {taken}");
     tell::fact("the manual way", text);
     Ok(())
 }
