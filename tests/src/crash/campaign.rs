@@ -8,7 +8,6 @@ use pool::fault::{Operation, Step};
 use super::case::Case;
 use super::errno::{self, Errno};
 use super::scenario::{Fault, Scenario, Story, fault_at};
-use crate::client::accepted;
 use crate::scratch_fs::{FsKind, GIB, ScratchFs};
 
 /// How often the server dies before it may recover.
@@ -80,8 +79,7 @@ impl Campaign {
                 let mut case = Case::new(fs, number, Fault::PowerLoss);
                 let mut story = (scenario.story)();
                 story.prepare(&mut case);
-                accepted(story.act(&case));
-                case.lose_power();
+                case.lose_power_after(|case| story.act(case));
                 case.start();
                 settle(case, story.as_mut(), true);
             });

@@ -1,9 +1,11 @@
 //! One pool that is crashed: its server, its bystanders, and the checks that hold after any crash.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pool::{SnapshotId, VolumeId};
+use pool::record::{FormatState, VolumeMode};
+use pool::{SnapshotId, View, VolumeId};
 use tonic::Status;
 
 use super::scenario::Fault;
@@ -220,12 +222,27 @@ impl<'fs> Case<'fs> {
         self.rebooted = true;
     }
 
-    /// The power goes now: what was not synced is lost. Leaves the filesystem mounted anew and no server.
+    /// Does `act`, and the power goes as soon as it is acknowledged: what was not synced is lost. Leaves the filesystem
+    /// mounted anew and no server.
     #[track_caller]
-    pub fn lose_power(&mut self) {
-        self.server.kill_tree();
-        self.fs.shut_down();
+    pub fn lose_power_after(&mut self, act: impl FnOnce(&Self) -> Result<(), Status>) {
+        let any_file = File::open(self.pool()).expect("open the pool's folder");
+        accepted(act(self));
+        pool::sys::shutdown_xfs(&any_file).expect("shut the filesystem down");
+        drop(any_file);
         self.reboot();
+    }
+
+    /// The record on the disk says that the volume was staged, and its filesystem, if it has one, is made.
+    #[track_caller]
+    pub fn is_recorded_as_staged(&self, volume_id: &str) {
+        let id = VolumeId::parse(volume_id).expect("an id");
+        let record = View::open(self.pool()).and_then(|view| view.volume(&id));
+        let record = record.unwrap_or_else(|error| panic!("{error}"));
+        assert!(record.staged, "not recorded as staged");
+        if let VolumeMode::Filesystem(format) = record.mode {
+            assert_eq!(format.state, FormatState::Formatted);
+        }
     }
 
     /// What holds after any crash, on a running server.

@@ -185,6 +185,9 @@ impl Story for NodeCall {
     }
 
     fn verify(&mut self, case: &Case<'_>, acknowledged: bool) {
+        if acknowledged || self.call != Call::Stage {
+            case.is_recorded_as_staged(&volume_id(NAME));
+        }
         let seen = self.seen(case);
         let most = seen.devices.max(seen.staged).max(seen.published);
         assert!(most <= 1, "stacked: {seen:?}");

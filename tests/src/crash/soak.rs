@@ -52,7 +52,7 @@ pub fn run(fs: &ScratchFs, number: usize, seed: u64, rounds: u64) -> Tally {
         live_and_die(&case, &mut worlds, &mut rng);
         tally.crashes += 1;
         if power && rng.random_ratio(1, 3) {
-            case.lose_power();
+            case.lose_power_after(|_case| Ok(()));
             tally.power_losses += 1;
         }
         while rng.random_ratio(1, 3) {
