@@ -4,6 +4,8 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use sys_mount::{Mount, MountFlags, UnmountFlags};
 
@@ -130,11 +132,27 @@ fn remount(target: &Target, flags: MountFlags) -> Result<()> {
         .context_with(|| format!("set the mount flags of {}", target.path().display()))
 }
 
+/// How long an unmount waits for a user that is only passing. A program that is being started (mkfs, the freeze guard) holds
+/// every file of the process that starts it until it becomes that program: microseconds, on a busy machine milliseconds.
+const PASSING: Duration = Duration::from_millis(500);
+
 /// Unmounts the visible mount at `target`. Never lazily: a mount that is busy is an error, not a thing to hide.
 ///
 /// # Errors
-/// `InUse` when a process is in it, `NotFound` when nothing is mounted there, `Io`.
+/// `InUse` when a process is in it for longer than an instant, `NotFound` when nothing is mounted there, `Io`.
 pub fn unmount_top(target: &Target) -> Result<()> {
+    let end = Instant::now() + PASSING;
+    loop {
+        match unmount_now(target) {
+            Err(error) if error.kind() == ErrorKind::InUse && Instant::now() < end => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn unmount_now(target: &Target) -> Result<()> {
     let flags = UnmountFlags::from_bits_retain(libc::UMOUNT_NOFOLLOW);
     sys_mount::unmount(target.path_by_parent(), flags).map_err(|error| {
         let kind = match error.raw_os_error() {
