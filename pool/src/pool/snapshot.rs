@@ -55,9 +55,9 @@ impl Pool {
     /// Makes a snapshot. `cut` fills the new, empty image, makes it durable and says what it is.
     ///
     /// 1. The room is reserved.
-    /// 2. A folder and an empty image are made in `tmp/`.
+    /// 2. A folder and an empty image (0400) are made in `tmp/`.
     /// 3. `cut`: freeze, one clone of the whole live image, thaw, tables, sync, verify (its own steps).
-    /// 4. The image becomes read-only (0400), the record is written and synced, and so is the folder.
+    /// 4. The record is written and synced, and so is the folder.
     /// 5. The folder is renamed into `snapshots/`: the commit point.
     /// 6. `snapshots/` and `tmp/` are synced. Only now is it answered.
     ///
@@ -92,6 +92,10 @@ impl Pool {
         reached(Step::SnapshotReserved)?;
         let mut draft = Draft::new(self, new.id.as_str(), SNAPSHOT_IMAGE)?;
         let image = draft.make_image()?;
+        // Read-only from the start, though we still write through this descriptor: so one sync covers the mode too.
+        image
+            .set_permissions(Permissions::from_mode(0o400))
+            .during("make a snapshot read-only")?;
         reached(Step::SnapshotFolderMade)?;
         let content = cut(&image)?;
         // The guest may have written between the reservation and the cut.
@@ -103,7 +107,6 @@ impl Pool {
             ..Want::default()
         })?;
         let record = record_of(new, content);
-        seal(&image)?;
         durable::write_record(&draft.folder, &record::encode(Kind::Snapshot, &record)?)?;
         reached(Step::SnapshotRecordWritten)?;
         let steps = Published {
@@ -133,13 +136,6 @@ impl Pool {
             },
         })
     }
-}
-
-fn seal(image: &File) -> Result<()> {
-    image
-        .set_permissions(Permissions::from_mode(0o400))
-        .during("make a snapshot read-only")?;
-    image.sync_all().during("make a snapshot durable")
 }
 
 fn record_of(new: NewSnapshot, content: SnapshotContent) -> SnapshotRecord {
