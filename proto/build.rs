@@ -12,7 +12,14 @@ const REDACTED: [&str; 2] = ["secrets", "mount_flags"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto/csi/csi.proto");
-    let descriptors = protox::compile(["csi/csi.proto"], ["proto"])?;
+    println!("cargo:rerun-if-changed=proto/pluginregistration/pluginregistration.proto");
+    println!("cargo:rerun-if-changed=proto/vd/admin.proto");
+    let files = [
+        "csi/csi.proto",
+        "pluginregistration/pluginregistration.proto",
+        "vd/admin.proto",
+    ];
+    let descriptors = protox::compile(files, ["proto"])?;
 
     let mut sensitive = Vec::new();
     for file in descriptors

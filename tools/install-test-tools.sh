@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 tools/need-packages.sh mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs xfs_io:xfsprogs mkfs.btrfs:btrfs-progs \
-    qemu-img:qemu-utils losetup:mount lsblk:util-linux
+    qemu-img:qemu-utils losetup:mount lsblk:util-linux strace:strace
 
 version=v5.6.0
 if [ ! -x .cache/bin/csi-sanity ] || [ "$(cat .cache/bin/csi-sanity.version 2>/dev/null)" != "$version" ]; then
@@ -17,3 +17,5 @@ if [ ! -x .cache/bin/csi-sanity ] || [ "$(cat .cache/bin/csi-sanity.version 2>/d
     GOBIN="$PWD/.cache/bin" go install "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@$version"
     echo "$version" >.cache/bin/csi-sanity.version
 fi
+
+tools/build-kubevirt-check.sh

@@ -12,7 +12,8 @@
 use proto::errors::Failure;
 
 use crate::model::{
-    AccessMode, Placement, Provisioning, Snapshot, Source, Volume, VolumeHealth, VolumeMode,
+    AccessMode, Checksum, Claim, Compression, Placement, Provisioning, Snapshot, Source, Volume,
+    VolumeHealth, VolumeMode,
 };
 
 /// The answer of every backend method.
@@ -40,6 +41,8 @@ pub struct CreateVolume {
     pub source: Option<Source>,
     /// The nodes it may be placed on.
     pub placement: Placement,
+    /// The claim it is made for, if the caller says so. It decides nothing about the volume itself.
+    pub claim: Option<Claim>,
 }
 
 /// A snapshot to be cut.
@@ -51,6 +54,10 @@ pub struct CreateSnapshot {
     pub name: String,
     /// The volume to cut it from.
     pub source_volume_id: String,
+    /// The image is to be compressed once it is there.
+    pub compression: Option<Compression>,
+    /// How its data is to be digested, after the cut.
+    pub checksum: Option<Checksum>,
 }
 
 /// A volume to be grown to at least a size.

@@ -67,15 +67,6 @@ impl DriverName {
     }
 }
 
-/// Which services are on the same socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Serves {
-    /// Controller, with or without Node.
-    Controller,
-    /// Node only, as on kubelet's socket.
-    NodeOnly,
-}
-
 /// Says whether volumes can be served now.
 #[tonic::async_trait]
 pub trait Readiness: Send + Sync + 'static {
@@ -99,7 +90,6 @@ impl<B: Backend> Readiness for Arc<B> {
 pub struct IdentityService<R> {
     name: DriverName,
     version: String,
-    serves: Serves,
     readiness: R,
     /// Why it was not ready at the last Probe, so that a change is logged and a state is not.
     last_reason: Mutex<Option<String>>,
@@ -108,42 +98,14 @@ pub struct IdentityService<R> {
 impl<R: Readiness> IdentityService<R> {
     /// The service of a driver of this name and version.
     #[must_use]
-    pub fn new(
-        name: DriverName,
-        version: impl Into<String>,
-        serves: Serves,
-        readiness: R,
-    ) -> IdentityService<R> {
+    pub fn new(name: DriverName, version: impl Into<String>, readiness: R) -> IdentityService<R> {
         let version = version.into();
         IdentityService {
             name,
             version,
-            serves,
             readiness,
             last_reason: Mutex::new(None),
         }
-    }
-
-    fn capabilities(&self) -> Vec<PluginCapability> {
-        let service = |service: ServiceType| {
-            Type::Service(Service {
-                r#type: service.into(),
-            })
-        };
-        let mut types = Vec::new();
-        if self.serves == Serves::Controller {
-            types.push(service(ServiceType::ControllerService));
-        }
-        types.push(service(ServiceType::VolumeAccessibilityConstraints));
-        types.push(Type::VolumeExpansion(VolumeExpansion {
-            r#type: ExpansionType::Online.into(),
-        }));
-        types
-            .into_iter()
-            .map(|r#type| PluginCapability {
-                r#type: Some(r#type),
-            })
-            .collect()
     }
 
     async fn ready(&self) -> Result<bool, Failure> {
@@ -177,6 +139,29 @@ impl<R: Readiness> IdentityService<R> {
     }
 }
 
+/// Of the driver as a whole: CSI wants the same answer from each instance, whichever services are on its socket. A client that
+/// finds no Controller here takes the driver for one without.
+fn capabilities() -> Vec<PluginCapability> {
+    let service = |service: ServiceType| {
+        Type::Service(Service {
+            r#type: service.into(),
+        })
+    };
+    let expansion = Type::VolumeExpansion(VolumeExpansion {
+        r#type: ExpansionType::Online.into(),
+    });
+    [
+        service(ServiceType::ControllerService),
+        service(ServiceType::VolumeAccessibilityConstraints),
+        expansion,
+    ]
+    .into_iter()
+    .map(|r#type| PluginCapability {
+        r#type: Some(r#type),
+    })
+    .collect()
+}
+
 #[tonic::async_trait]
 impl<R: Readiness> Identity for IdentityService<R> {
     async fn get_plugin_info(
@@ -195,7 +180,7 @@ impl<R: Readiness> Identity for IdentityService<R> {
         _request: Request<GetPluginCapabilitiesRequest>,
     ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
         Ok(Response::new(GetPluginCapabilitiesResponse {
-            capabilities: self.capabilities(),
+            capabilities: capabilities(),
         }))
     }
 
@@ -222,7 +207,7 @@ mod tests {
     use proto::errors::{Failure, Kind};
     use tonic::{Code, Request};
 
-    use super::{DriverName, IdentityService, Readiness, Serves};
+    use super::{DriverName, IdentityService, Readiness};
 
     /// Answers what it was told to.
     struct Told(Mutex<Result<(), Failure>>);
@@ -234,13 +219,13 @@ mod tests {
         }
     }
 
-    fn service(serves: Serves, ready: Result<(), Failure>) -> IdentityService<Told> {
+    fn service(ready: Result<(), Failure>) -> IdentityService<Told> {
         let name = DriverName::new("vd.csi.io").expect("name");
-        IdentityService::new(name, "0.1.0", serves, Told(Mutex::new(ready)))
+        IdentityService::new(name, "0.1.0", Told(Mutex::new(ready)))
     }
 
     async fn probe(ready: Result<(), Failure>) -> Result<Option<bool>, Code> {
-        let service = service(Serves::Controller, ready);
+        let service = service(ready);
         match service.probe(Request::new(ProbeRequest {})).await {
             Ok(answer) => Ok(answer.into_inner().ready),
             Err(status) => Err(status.code()),
@@ -262,7 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_driver_says_its_name_and_version() {
-        let service = service(Serves::Controller, Ok(()));
+        let service = service(Ok(()));
         let answer = service
             .get_plugin_info(Request::new(GetPluginInfoRequest {}))
             .await;
@@ -274,28 +259,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_socket_does_not_announce_the_controller() {
-        for (serves, expected) in [
-            (Serves::Controller, vec![1, 2, 1]),
-            (Serves::NodeOnly, vec![2, 1]),
-        ] {
-            let request = Request::new(GetPluginCapabilitiesRequest {});
-            let answer = service(serves, Ok(()))
-                .get_plugin_capabilities(request)
-                .await;
-            let numbers: Vec<i32> = answer
-                .expect("capabilities")
-                .into_inner()
-                .capabilities
-                .into_iter()
-                .map(|capability| match capability.r#type {
-                    Some(Type::Service(service)) => service.r#type,
-                    Some(Type::VolumeExpansion(expansion)) => expansion.r#type,
-                    None => 0,
-                })
-                .collect();
-            assert_eq!(numbers, expected);
-        }
+    async fn every_socket_announces_the_whole_driver() {
+        let request = Request::new(GetPluginCapabilitiesRequest {});
+        let answer = service(Ok(())).get_plugin_capabilities(request).await;
+        let numbers: Vec<i32> = answer
+            .expect("capabilities")
+            .into_inner()
+            .capabilities
+            .into_iter()
+            .map(|capability| match capability.r#type {
+                Some(Type::Service(service)) => service.r#type,
+                Some(Type::VolumeExpansion(expansion)) => expansion.r#type,
+                None => 0,
+            })
+            .collect();
+        assert_eq!(numbers, [1, 2, 1]);
     }
 
     #[test]

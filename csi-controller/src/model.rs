@@ -43,6 +43,13 @@ impl fmt::Display for VolumeMode {
     }
 }
 
+/// How the image of a snapshot is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// zstd.
+    Zstd,
+}
+
 /// Whether the image's space is allocated when it is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Provisioning {
@@ -60,6 +67,23 @@ impl Provisioning {
         match self {
             Provisioning::Thin => "thin",
             Provisioning::Thick => "thick",
+        }
+    }
+}
+
+/// How the data of a snapshot is digested, so that it can be seen later whether it is still the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Checksum {
+    /// BLAKE3.
+    Blake3,
+}
+
+impl Checksum {
+    /// The value of the VolumeSnapshotClass parameter `checksum`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Checksum::Blake3 => "blake3",
         }
     }
 }
@@ -106,6 +130,15 @@ impl fmt::Display for Source {
             Source::Volume(id) => write!(f, "volume {id}"),
         }
     }
+}
+
+/// The PersistentVolumeClaim that a volume is made for, as external-provisioner names it with `--extra-create-metadata`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Claim {
+    /// The namespace of the claim.
+    pub namespace: String,
+    /// The name of the claim.
+    pub name: String,
 }
 
 /// Which nodes an object may be placed on.
@@ -158,8 +191,12 @@ pub struct Snapshot {
     pub image_bytes: u64,
     /// The moment of the cut, in nanoseconds since 1970.
     pub created_unix_ns: i64,
-    /// Whether it can be restored from.
+    /// Whether it can be restored from: not one that is known to be damaged.
     pub ready_to_use: bool,
+    /// What is known to be wrong with it: nothing is ever restored from it then.
+    pub damage: Option<String>,
+    /// How its data is digested, if that was asked for.
+    pub checksum: Option<Checksum>,
     /// What the source was.
     pub mode: VolumeMode,
     /// The nodes it can be restored on.

@@ -1,7 +1,7 @@
 //! The one place where blocking work leaves the async runtime.
 //!
-//! Two bounded pools, so that copies of large images never keep a mount or an unmount waiting, and a hanging disk cannot
-//! eat threads without end. Work that has begun runs to its end: dropping the future does not stop it.
+//! Bounded pools, so that copies of large images never keep a mount or an unmount waiting, and a hanging disk cannot eat
+//! threads without end. Work that has begun runs to its end: dropping the future does not stop it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use tokio::sync::Semaphore;
 const SHORT: usize = 16;
 /// How many long calls (mkfs, copy, capture, freeing) run at once.
 const LONG: usize = 4;
+/// How many calls that nobody waits for run at once, and those that only a person waits for.
+const BACKGROUND: usize = 2;
 
 /// Which pool a piece of work belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub enum Work {
     Short,
     /// mkfs, copies, captures, freeing: up to hours.
     Long,
+    /// Reading snapshots to see whether they are sound: it must not keep any other work waiting.
+    Background,
 }
 
 /// Runs blocking work.
@@ -28,6 +32,7 @@ pub enum Work {
 pub struct Blocking {
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
+    background: Arc<Semaphore>,
 }
 
 impl Default for Blocking {
@@ -35,6 +40,7 @@ impl Default for Blocking {
         Self {
             short: Arc::new(Semaphore::new(SHORT)),
             long: Arc::new(Semaphore::new(LONG)),
+            background: Arc::new(Semaphore::new(BACKGROUND)),
         }
     }
 }
@@ -58,6 +64,7 @@ impl Blocking {
         let pool = match kind {
             Work::Short => &self.short,
             Work::Long => &self.long,
+            Work::Background => &self.background,
         };
         let permit = Arc::clone(pool)
             .acquire_owned()
@@ -82,7 +89,11 @@ impl Blocking {
             .long
             .acquire_many(LONG.try_into().unwrap_or(u32::MAX))
             .await;
-        drop((short, long));
+        let background = self
+            .background
+            .acquire_many(BACKGROUND.try_into().unwrap_or(u32::MAX))
+            .await;
+        drop((short, long, background));
     }
 }
 

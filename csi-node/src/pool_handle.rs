@@ -77,6 +77,17 @@ impl PoolHandle {
         }
     }
 
+    /// From now on only the pool with this UUID is the right one; any, with `None`. Another one that is open is given up:
+    /// what is published from it stays as it is.
+    pub fn expect(&self, uuid: Option<&str>) {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.options.uuid = uuid.map(str::to_owned);
+        let wrong = |pool: &Arc<Pool>| uuid.is_some_and(|uuid| uuid != pool.marker().uuid);
+        if slot.open.as_ref().is_some_and(wrong) {
+            slot.open = None;
+        }
+    }
+
     /// The pool, only if it is open and can be used. Never waits for a recovery.
     #[must_use]
     pub fn peek(&self) -> Option<Arc<Pool>> {

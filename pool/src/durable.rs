@@ -191,7 +191,20 @@ pub(crate) fn rename(from: &Folder, name: &str, to: &Folder, new_name: &str) -> 
     }
 }
 
+/// Lets `from/name` and `to/new_name`, both of which must exist, change places. Not yet durable: sync both folders.
+///
+/// # Errors
+/// `NotFound` when one of them is not there, else the kernel's.
+pub(crate) fn exchange(from: &Folder, name: &str, to: &Folder, new_name: &str) -> Result<()> {
+    renameat2(&from.0, name, &to.0, new_name, RenameFlags::RENAME_EXCHANGE)
+        .context_with(|| format!("exchange {name} and {new_name}"))
+        .map_err(not_found)
+}
+
 /// Writes the first record of an object's folder. Durable, but for the folder's own name.
+///
+/// One sync after the other: the first makes a journaling filesystem write its log, in which the next finds most of what it
+/// waits for. At once, from two threads, each would write a log of its own.
 ///
 /// # Errors
 /// The kernel's.

@@ -83,10 +83,34 @@ steps! {
         SnapshotPublished = "snapshot.published",
         SnapshotParentsSynced = "snapshot.parents-synced",
     }
+    RepackSnapshot {
+        RepackReserved = "repack.reserved",
+        RepackFolderMade = "repack.folder-made",
+        RepackStarted = "repack.started",
+        RepackImageWritten = "repack.image-written",
+        RepackImageSynced = "repack.image-synced",
+        RepackVerified = "repack.verified",
+        RepackRecordWritten = "repack.record-written",
+        RepackExchanged = "repack.exchanged",
+        RepackParentsSynced = "repack.parents-synced",
+        RepackOldMoved = "repack.old-moved",
+    }
     DeleteSnapshot {
         DeleteSnapshotChecked = "delete-snapshot.checked",
         DeleteSnapshotMoved = "delete-snapshot.moved",
         DeleteSnapshotParentsSynced = "delete-snapshot.parents-synced",
+    }
+    DigestSnapshot {
+        DigestComputed = "digest.computed",
+        DigestRecorded = "digest.recorded",
+    }
+    ScrubSnapshot {
+        ScrubVerified = "scrub.verified",
+        ScrubRecorded = "scrub.recorded",
+    }
+    MarkSnapshot {
+        MarkFound = "mark.found",
+        MarkRecorded = "mark.recorded",
     }
     ReplaceRecord {
         RecordTemporaryWritten = "record.temporary-written",

@@ -134,9 +134,19 @@ pub(crate) fn read_snapshot(layout: &Layout, name: &str) -> Result<SnapshotRecor
     Ok(record)
 }
 
+/// Reads the record of a snapshot in its folder.
+pub(crate) fn read_snapshot_in(folder: &Folder, id: &SnapshotId) -> Result<SnapshotRecord> {
+    let record: SnapshotRecord = read_record(folder, id.as_str(), Kind::Snapshot)?;
+    same_id(record.id == *id, id.as_str())?;
+    Ok(record)
+}
+
 fn read_object<T: DeserializeOwned>(parent: &Folder, name: &str, kind: Kind) -> Result<T> {
-    let folder = parent.folder(name)?;
-    let bytes = durable::read_record(&folder).map_err(|error| match error.kind() {
+    read_record(&parent.folder(name)?, name, kind)
+}
+
+fn read_record<T: DeserializeOwned>(folder: &Folder, name: &str, kind: Kind) -> Result<T> {
+    let bytes = durable::read_record(folder).map_err(|error| match error.kind() {
         // The folder is there, its record is not: damage, not absence.
         ErrorKind::NotFound => error.with_kind(ErrorKind::Corrupt),
         _ => error,

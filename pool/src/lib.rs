@@ -18,6 +18,7 @@ mod device;
 mod durable;
 pub mod error;
 pub mod fault;
+mod held;
 pub mod id;
 mod index;
 mod layout;
@@ -30,8 +31,12 @@ pub mod sys;
 mod view;
 
 pub use error::{Context, Error, ErrorKind, Result};
+pub use held::OpenSnapshot;
 pub use id::{SnapshotId, VolumeId};
 pub use index::Quarantined;
-pub use marker::{Marker, init};
-pub use pool::{Filesystem, NewSnapshot, NewVolume, Options, Pool, SnapshotContent, Usage};
+pub use marker::{Found, Marker, init, look};
+pub use pool::{
+    Filesystem, ImportedSnapshot, NewSnapshot, NewVolume, Options, PackedContent, Pool, Room,
+    SnapshotContent, Usage,
+};
 pub use view::{Part, View};

@@ -80,6 +80,38 @@ pub fn init(path: &Path, node: &str) -> Result<Marker> {
     Ok(marker)
 }
 
+/// What is at the path of a pool, whoever owns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A pool, with its marker.
+    Pool(Marker),
+    /// Neither a marker nor one of our folders: a pool can be made here.
+    Nothing,
+    /// No marker, but folders of ours, by name: what is left of a pool, or of an interrupted [`init`].
+    Remains(Vec<&'static str>),
+}
+
+/// Looks at `path` without opening the pool.
+///
+/// # Errors
+/// `NotFound` when there is no such folder, `Corrupt` when there is a marker that cannot be trusted, else the kernel's.
+pub fn look(path: &Path) -> Result<Found> {
+    let root = Folder::open_path(path)?;
+    if root.stat(MARKER)?.is_some() {
+        return read(&root, path).map(Found::Pool);
+    }
+    let mut remains = Vec::new();
+    for name in FOLDERS {
+        if root.stat(name)?.is_some() {
+            remains.push(name);
+        }
+    }
+    if remains.is_empty() {
+        return Ok(Found::Nothing);
+    }
+    Ok(Found::Remains(remains))
+}
+
 /// Reads the marker of a pool.
 ///
 /// # Errors

@@ -10,9 +10,10 @@ use nix::sys::stat::FileStat;
 use crate::capacity::Figures;
 use crate::durable::Folder;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::held::{self, OpenSnapshot};
 use crate::id::{SnapshotId, VolumeId};
 use crate::index::{Index, Quarantined, read_snapshot, read_volume};
-use crate::layout::{DISK_IMAGE, Layout, MARKER, SNAPSHOT_IMAGE};
+use crate::layout::{DISK_IMAGE, Layout, MARKER};
 use crate::marker::{self, Marker};
 use crate::measure;
 use crate::pool::{Filesystem, filesystem};
@@ -143,15 +144,13 @@ impl View {
             .file(DISK_IMAGE, false)
     }
 
-    /// The image of a snapshot, read-only.
+    /// A snapshot's record, read anew, and the image that belongs to it. Both stay what they are as long as this is held,
+    /// whatever the pool's owner does meanwhile.
     ///
     /// # Errors
-    /// `NotFound`, else the kernel's.
-    pub fn snapshot_image(&self, id: &SnapshotId) -> Result<File> {
-        self.layout
-            .snapshots
-            .folder(id.as_str())?
-            .file(SNAPSHOT_IMAGE, false)
+    /// `NotFound`; `Corrupt` when the record cannot be trusted, or the image is missing.
+    pub fn open_snapshot(&self, id: &SnapshotId) -> Result<OpenSnapshot> {
+        held::open_snapshot(&self.layout, id)
     }
 
     /// The names in one of the pool's folders.

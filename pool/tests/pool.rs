@@ -45,6 +45,8 @@ fn mk_snapshot(name: &str, source: &VolumeRecord) -> NewSnapshot {
         name: name.to_owned(),
         source: source.clone(),
         shares_blocks: false,
+        compression: None,
+        checksum: None,
     }
 }
 
@@ -308,6 +310,43 @@ fn a_snapshot_is_read_only_and_outlives_its_source() {
         count(folder.path(), "trash") + count(folder.path(), "snapshots"),
         0
     );
+}
+
+#[test]
+fn what_is_found_of_a_snapshot_is_recorded_and_of_one_that_is_gone_or_replaced_it_is_not() {
+    let (folder, pool) = mk_pool();
+    let volume = pool.create_volume(mk_volume("a", 1), |_| Ok(())).unwrap();
+    let id = pool
+        .create_snapshot(mk_snapshot("s", &volume), content)
+        .unwrap()
+        .id;
+    let opened = pool.open_snapshot(&id).unwrap();
+    let image = opened.image();
+    let damaged = |record: &mut pool::record::SnapshotRecord| {
+        record.damage = Some(pool::record::Damage {
+            found: Timestamp(1),
+            reason: "a test".to_owned(),
+        });
+    };
+    let another = tempfile::tempfile().unwrap();
+    let error = pool
+        .update_snapshot(&id, Some(&another), damaged)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert_eq!(pool.snapshot(&id).unwrap().damage, None);
+    let marked = pool.update_snapshot(&id, Some(image), damaged).unwrap();
+    assert_eq!(pool.snapshots(None, 1, |_| true).0[0].as_ref(), &marked);
+    // Left by a crash in the middle of the next change.
+    let left = folder.path().join("snapshots").join(id.as_str());
+    fs::File::create(left.join("record.tmp")).unwrap();
+    drop(pool);
+    let pool = open(folder.path());
+    assert!(!left.join("record.tmp").exists());
+    assert_eq!(pool.snapshot(&id).unwrap(), marked);
+    pool.delete_snapshot(&id).unwrap();
+    let error = pool.update_snapshot(&id, Some(image), damaged).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(pool.snapshots(None, 1, |_| true).0.len(), 0);
 }
 
 #[test]

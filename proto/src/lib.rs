@@ -33,5 +33,40 @@ pub mod csi {
     }
 }
 
+/// kubelet's plugin registration, package `pluginregistration`, generated from
+/// `proto/pluginregistration/pluginregistration.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rust_2018_idioms,
+    clippy::all,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    clippy::missing_errors_doc,
+    clippy::semicolon_if_nothing_returned,
+    clippy::needless_pass_by_value,
+    reason = "generated code"
+)]
+pub mod pluginregistration {
+    tonic::include_proto!("pluginregistration");
+}
+
+/// What `vdctl` asks of the owner of a pool, package `vd.v1`, generated from `proto/vd/admin.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rust_2018_idioms,
+    clippy::all,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    clippy::missing_errors_doc,
+    clippy::semicolon_if_nothing_returned,
+    clippy::needless_pass_by_value,
+    reason = "generated code"
+)]
+pub mod admin {
+    tonic::include_proto!("vd.v1");
+}
+
 #[cfg(test)]
 mod tests;

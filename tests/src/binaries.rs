@@ -37,12 +37,36 @@ pub fn with_faults() -> PathBuf {
     )
 }
 
+/// One of the programs that run in a cluster, as it is shipped: the release build. `VD_PROGRAMS` names another folder.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let folder =
+        std::env::var_os("VD_PROGRAMS").map_or_else(|| target().join("release"), PathBuf::from);
+    let path = folder.join(name);
+    assert!(
+        path.is_file(),
+        "there is no {}: run `make test-binaries` first",
+        path.display()
+    );
+    path
+}
+
 /// The conformance test of the CSI project. `CSI_SANITY` names another one.
 #[must_use]
 pub fn csi_sanity() -> PathBuf {
     find(
         "CSI_SANITY",
         project().join(".cache/bin/csi-sanity"),
+        "make test-tools",
+    )
+}
+
+/// The check of KubeVirt's and CDI's YAML by those projects' own Go types. `KUBEVIRT_CHECK` names another one.
+#[must_use]
+pub fn kubevirt_check() -> PathBuf {
+    find(
+        "KUBEVIRT_CHECK",
+        project().join(".cache/bin/kubevirt-check"),
         "make test-tools",
     )
 }

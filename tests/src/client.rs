@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use proto::admin::admin_client::AdminClient;
+use proto::admin::{VerifySnapshotRequest, VerifySnapshotResponse};
 use proto::csi::v1::controller_client::ControllerClient;
 use proto::csi::v1::identity_client::IdentityClient;
 use proto::csi::v1::node_client::NodeClient;
@@ -22,6 +24,7 @@ pub struct Client {
     identity: IdentityClient<Channel>,
     controller: ControllerClient<Channel>,
     node: NodeClient<Channel>,
+    admin: AdminClient<Channel>,
 }
 
 macro_rules! calls {
@@ -94,9 +97,29 @@ impl Client {
         Ok(Self {
             identity: IdentityClient::new(channel.clone()),
             controller: ControllerClient::new(channel.clone()),
-            node: NodeClient::new(channel),
+            node: NodeClient::new(channel.clone()),
+            admin: AdminClient::new(channel),
             runtime,
         })
+    }
+
+    /// Lets the owner of the pool hold a snapshot against its record.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn verify_snapshot(
+        &self,
+        pool_uuid: &str,
+        snapshot_id: &str,
+    ) -> Result<VerifySnapshotResponse, Status> {
+        let mut service = self.admin.clone();
+        let request = VerifySnapshotRequest {
+            pool_uuid: pool_uuid.to_owned(),
+            snapshot_id: snapshot_id.to_owned(),
+        };
+        self.runtime
+            .block_on(service.verify_snapshot(request))
+            .map(tonic::Response::into_inner)
     }
 
     /// `Probe`: whether the server says that it is ready.

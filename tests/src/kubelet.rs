@@ -39,6 +39,9 @@ impl Attachment {
         let plugins = kubelet.join("plugins/kubernetes.io/csi");
         let (staging, target) = if requests::is_block(&capability) {
             let devices = plugins.join("volumeDevices");
+            // A pod that runs has a folder also without a filesystem in it.
+            let folder = kubelet.join("pods").join(pod);
+            std::fs::create_dir_all(&folder).expect("make the folder of a pod");
             (
                 devices.join("staging").join(volume_id),
                 devices.join("publish").join(volume_id).join(pod),

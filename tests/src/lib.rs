@@ -17,19 +17,25 @@
 )]
 
 pub mod binaries;
+pub mod capabilities;
 pub mod chance;
 pub mod check;
 pub mod client;
+pub mod cluster;
 pub mod content;
 pub mod crash;
 pub mod damage;
 pub mod file_writer;
 pub mod fixture;
 pub mod history;
+pub mod integrity;
 pub mod kubelet;
+pub mod kubernetes;
 pub mod loops;
+pub mod manifests;
 pub mod memory;
 pub mod mounts;
+pub mod packing;
 pub mod populate;
 pub mod records;
 pub mod requests;

@@ -145,6 +145,16 @@ pub fn snapshot(name: &str, volume_id: &str) -> csi::CreateSnapshotRequest {
     }
 }
 
+/// A snapshot of a volume that is compressed afterwards.
+#[must_use]
+pub fn compressed_snapshot(name: &str, volume_id: &str) -> csi::CreateSnapshotRequest {
+    let mut request = snapshot(name, volume_id);
+    let _before = request
+        .parameters
+        .insert("compression".to_owned(), "zstd".to_owned());
+    request
+}
+
 /// Growth of a volume to at least `bytes`.
 #[must_use]
 pub fn expand(

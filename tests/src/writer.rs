@@ -64,6 +64,8 @@ impl Layout {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
+    pause: AtomicBool,
+    paused: [AtomicBool; THREADS],
     issued: [AtomicU64; THREADS],
     acknowledged: [AtomicU64; THREADS],
     longest_us: AtomicU64,
@@ -137,6 +139,25 @@ impl Writer {
         });
     }
 
+    /// Lets it write no further block, and waits until the last ones are acknowledged.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.shared.pause.store(true, Ordering::SeqCst);
+        crate::wait::until("the writer pauses", Duration::from_secs(60), || {
+            assert!(self.is_writing(), "the writer has stopped");
+            let paused = &self.shared.paused;
+            paused.iter().all(|paused| paused.load(Ordering::SeqCst))
+        });
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.shared.pause.store(false, Ordering::SeqCst);
+        for thread in &self.threads {
+            thread.thread().unpark();
+        }
+    }
+
     /// The longest time one block took, since the start or the last call of this.
     #[must_use]
     pub fn longest_stall(&self) -> Duration {
@@ -182,6 +203,12 @@ fn write_on(file: &File, layout: Layout, thread: usize, shared: &Shared) -> io::
     let mut buffer = Aligned::new();
     let mut number = 0;
     while !shared.stop.load(Ordering::SeqCst) {
+        if shared.pause.load(Ordering::SeqCst) {
+            shared.paused[thread].store(true, Ordering::SeqCst);
+            std::thread::park_timeout(Duration::from_millis(10));
+            continue;
+        }
+        shared.paused[thread].store(false, Ordering::SeqCst);
         number += 1;
         fill(buffer.bytes(), thread, number);
         shared.issued[thread].store(number, Ordering::SeqCst);

@@ -263,7 +263,7 @@ fn records_of_an_unknown_version_are_kept_and_named() {
     ];
     let whole = paths.clone().map(|path| Record::read(&path));
     for (path, record) in paths.iter().zip(&whole) {
-        overwrite(path, &record.clone().of_version(2).bytes());
+        overwrite(path, &record.clone().of_version(9).bytes());
     }
     for start in ["while it runs", "after a restart"] {
         let client = &fixture.csi;
@@ -274,7 +274,7 @@ fn records_of_an_unknown_version_are_kept_and_named() {
             refused(client.delete_cut(&cut), Code::DataLoss),
         ] {
             assert!(
-                status.message().contains("version \"2\""),
+                status.message().contains("version \"9\""),
                 "{start}: {}",
                 shown(&status)
             );

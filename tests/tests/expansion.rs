@@ -42,21 +42,12 @@ fn filesystem_bytes(folder: &Path) -> u64 {
     numbers[0] * numbers[1]
 }
 
-/// Whether this process, and so the server it starts, may grow a mounted ext4: the kernel asks for `CAP_SYS_RESOURCE`.
-fn may_grow_mounted_ext4() -> bool {
-    const SYS_RESOURCE: u32 = 24;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let set = u64::from_str_radix(set.unwrap().trim(), 16).unwrap();
-    set & (1 << SYS_RESOURCE) != 0
-}
-
 /// The filesystem grows while it is used; where the kernel forbids that to a mounted ext4, the refusal says what to do,
 /// and doing it helps.
 #[track_caller]
 fn grow_on_node(fixture: &Fixture, attachment: &Attachment, bytes: u64) {
     let is_ext4 = attachment.capability == filesystem("ext4");
-    if is_ext4 && !may_grow_mounted_ext4() {
+    if is_ext4 && !tests::capabilities::may_grow_mounted_ext4() {
         let status = refused(
             attachment.expand(&fixture.csi, bytes),
             Code::FailedPrecondition,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tests::client::{Client, accepted, refused, shown};
 use tests::damage::{others_go_on, reasons, volume};
 use tests::fixture::{Fixture, NODE, initialise};
+use tests::kubelet::Attachment;
 use tests::records::{Record, marker, of_volume, overwrite};
 use tests::scratch_fs::{FsKind, GIB, MIB, ScratchFs};
 use tests::server::{Server, Setup};
@@ -265,6 +266,53 @@ fn a_pool_whose_filesystem_has_shut_down_answers_with_errors_and_heals_when_moun
         assert!(client.is_ready(), "{kind:?}: ready at the first question");
         assert_eq!(client.volume_ids(), [kept]);
         others_go_on(client, &fixture.pool());
+    }
+}
+
+#[test]
+fn what_is_published_from_a_filesystem_that_has_shut_down_can_still_be_taken_down() {
+    for kind in [FsKind::Xfs, FsKind::Ext4] {
+        for unmounted in [false, true] {
+            let fixture = Fixture::on(kind);
+            let client = &fixture.csi;
+            let block = fixture.published("a block volume", 8 * MIB, &requests::block());
+            let how = requests::filesystem("xfs");
+            let mounted = fixture.published("a filesystem volume", 400 * MIB, &how);
+            let bytes = mounted.write_data();
+            block.write_data();
+            fixture.fs.shut_down();
+            if unmounted {
+                fixture.fs.unmount_lazily();
+            }
+            let other = Attachment {
+                volume_id: mounted.volume_id.clone(),
+                ..block.clone()
+            };
+            let status = other.unpublish(client).unwrap_err();
+            assert!(
+                status.message().contains("taken"),
+                "another volume's target is left alone: {}",
+                shown(&status)
+            );
+            for used in [&block, &mounted] {
+                accepted(used.unpublish(client));
+                accepted(used.unpublish(client));
+                accepted(used.unstage(client));
+                accepted(used.unstage(client));
+                assert!(!used.target.exists());
+            }
+            assert!(fixture.fs.loops().is_empty(), "{kind:?}: no device is left");
+            if !unmounted {
+                fixture.fs.unmount();
+            }
+            fixture.fs.mount();
+            assert!(client.is_ready());
+            mounted.up(client);
+            mounted.assert_data(&bytes);
+            for used in [&block, &mounted] {
+                used.clear(client);
+            }
+        }
     }
 }
 

@@ -153,6 +153,34 @@ fn a_forgotten_unstage_does_not_keep_the_volume() {
 }
 
 #[test]
+fn a_forgotten_unpublish_of_a_device_does_not_keep_the_volume_once_its_pod_is_gone() {
+    for restart in [false, true] {
+        let mut fixture = Fixture::on(FsKind::Xfs);
+        let attachment = fixture.published("disk", SIZE, &block());
+        let other = attachment.in_pod(&fixture.kubelet(), "another");
+        accepted(other.publish(&fixture.csi));
+        let pods = fixture.kubelet().join("pods");
+        std::fs::remove_dir(pods.join("pod-1")).unwrap();
+        if restart {
+            fixture.crash_and_restart();
+        }
+        let in_use = refused(
+            fixture.csi.delete(&attachment.volume_id),
+            Code::FailedPrecondition,
+        );
+        assert!(in_use.message().contains("another"), "{in_use}");
+        std::fs::remove_dir(pods.join("another")).unwrap();
+        accepted(fixture.csi.delete(&attachment.volume_id));
+        for published in [&attachment, &other] {
+            assert!(!published.target.exists());
+            // kubelet may remember it after all.
+            accepted(published.unpublish(&fixture.csi));
+        }
+        accepted(attachment.unstage(&fixture.csi));
+    }
+}
+
+#[test]
 fn a_published_volume_is_not_deleted() {
     let mut fixture = Fixture::on(FsKind::Xfs);
     for (name, how) in uses() {

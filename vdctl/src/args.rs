@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use csi_node::local_node::{Period, Rate};
 use pool::capacity::Reserve;
 
 /// Volumes and snapshots on local disks.
@@ -21,9 +22,12 @@ pub(crate) enum Command {
     /// Look at volumes
     #[command(subcommand)]
     Volume(ObjectCommand),
-    /// Look at snapshots
+    /// Look at snapshots, export, import and verify them
     #[command(subcommand)]
-    Snapshot(ObjectCommand),
+    Snapshot(SnapshotCommand),
+    /// Look at image files
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Serve one pool as a CSI driver on a unix socket, without Kubernetes
     Serve(ServeArgs),
 }
@@ -55,6 +59,110 @@ pub(crate) enum ObjectCommand {
         #[command(flatten)]
         read: ReadArgs,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    #[command(flatten)]
+    Look(ObjectCommand),
+    /// Write a snapshot's disk to a file that any tool for images reads; works with the agent up or down
+    Export(ExportArgs),
+    /// Make a snapshot of a disk image from elsewhere; everything about it is checked first. While the pool is not served
+    Import(ImportArgs),
+    /// Read a snapshot and hold it against its record: its metadata, and its data if it has a digest. Damage is marked, and
+    /// nothing is restored from the snapshot any more; a mark without damage is taken back. Exit status: 0 sound, 1 damaged,
+    /// 2 could not check
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// The snapshot's id, as `list` shows it
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+    /// The socket of the process that owns the pool, which then sets the mark [default: where `vdctl serve` and csi-node
+    /// listen]. Not needed when none runs
+    #[arg(long)]
+    pub(crate) agent: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExportArgs {
+    /// The snapshot's id, as `list` shows it
+    pub(crate) id: String,
+    /// The file to make. It appears when it is complete and on disk, and replaces none
+    pub(crate) out: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = FileFormat::Qcow2)]
+    pub(crate) format: FileFormat,
+    /// Compress the qcow2 file with zstd (qemu 5.1 or later reads it)
+    #[arg(long)]
+    pub(crate) compress: bool,
+    /// The pool's folder
+    #[arg(long, default_value = "/var/vd")]
+    pub(crate) pool: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileFormat {
+    /// A compact qcow2 file: as large as what is allocated, without holes
+    Qcow2,
+    /// The disk byte for byte; what is not allocated is a hole
+    Raw,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ImportArgs {
+    /// The file: a regular one, links are not followed
+    pub(crate) file: PathBuf,
+    /// What it is; its bytes are never asked
+    #[arg(long, value_enum, default_value_t = FileFormat::Qcow2)]
+    pub(crate) format: FileFormat,
+    /// The snapshot's name, from which its id is made [default: the file's name without its ending]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The disk is this filesystem, for volumes that pods mount [default: it is a disk for VMs, a raw device]
+    #[arg(long, value_enum)]
+    pub(crate) fs_type: Option<Filesystem>,
+    /// Let the pool's server compress it afterwards
+    #[arg(long)]
+    pub(crate) compress: bool,
+    /// The pool's folder
+    #[arg(long, default_value = "/var/vd")]
+    pub(crate) pool: PathBuf,
+    /// As for `serve`
+    #[arg(long, default_value = "1.0", value_parser = overcommit)]
+    pub(crate) overcommit: f64,
+    /// As for `serve`
+    #[arg(long, default_value = "10%")]
+    pub(crate) reserve: Reserve,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Filesystem {
+    /// ext4
+    Ext4,
+    /// XFS
+    Xfs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Hold a qcow2 file, whoever made it, against what is accepted. Exit status: 0 accepted, 1 refused, 2 could not check
+    Check(ImageCheckArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ImageCheckArgs {
+    /// The file: a regular one, links are not followed
+    pub(crate) file: PathBuf,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    /// Let another library read an accepted image too and compare all its data
+    #[arg(long)]
+    pub(crate) second_opinion: bool,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -95,6 +203,12 @@ pub(crate) struct ServeArgs {
     /// What is kept back of the filesystem: a percentage (10%) or a size (5GiB)
     #[arg(long, default_value = "10%")]
     pub(crate) reserve: Reserve,
+    /// How long after it was found sound a snapshot with a data digest is read again: 7d, 12h, 30m, 90s, or never
+    #[arg(long, default_value = "7d")]
+    pub(crate) scrub_period: Period,
+    /// How much is read in a second for that, at most
+    #[arg(long, default_value = "32MiB")]
+    pub(crate) scrub_rate: Rate,
     /// Log as JSON
     #[arg(long)]
     pub(crate) log_json: bool,

@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod commands;
+mod image;
 mod output;
 mod serve;
 

@@ -1,8 +1,10 @@
 //! What is printed: tables for people, JSON for programs, progress on a terminal.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
+use pool::size::human;
 use serde::Serialize;
 
 /// Prints lines on standard output. A reader that went away (`| head`) is no error.
@@ -73,8 +75,56 @@ impl Drop for Progress {
     }
 }
 
+/// How much of a copy is done, in one line on a terminal, and gone when it is over.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    terminal: bool,
+    percent: Cell<Option<u64>>,
+}
+
+impl Bar {
+    pub(crate) fn new() -> Self {
+        Self {
+            terminal: io::stderr().is_terminal(),
+            percent: Cell::new(None),
+        }
+    }
+
+    /// `done` of `all` bytes are done.
+    pub(crate) fn at(&self, done: u64, all: u64) {
+        let percent = done.saturating_mul(100) / all.max(1);
+        if self.terminal && self.percent.replace(Some(percent)) != Some(percent) {
+            eprint!("\r{} {percent:3} % of {}", drawn(percent), human(all));
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if self.percent.get().is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+/// A bar of 40 characters.
+fn drawn(percent: u64) -> String {
+    const WIDTH: u64 = 40;
+    let full = percent.min(100) * WIDTH / 100;
+    let part = |count: u64, mark: &str| mark.repeat(usize::try_from(count).unwrap_or(0));
+    format!("[{}{}]", part(full, "#"), part(WIDTH - full, " "))
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_bar_is_always_equally_wide() {
+        for percent in 0..=101 {
+            assert_eq!(super::drawn(percent).len(), 42, "{percent}");
+        }
+        assert!(super::drawn(50).starts_with(&format!("[{} ", "#".repeat(20))));
+    }
+
     #[test]
     fn columns_line_up() {
         let rows = [

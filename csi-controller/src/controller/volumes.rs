@@ -76,6 +76,9 @@ impl<B: Backend> ControllerService<B> {
         match source {
             Source::Snapshot(id) if ids::is_snapshot_id(id) => {
                 let snapshot = self.backend.get_snapshot(id).await?;
+                if let Some(damage) = snapshot.damage {
+                    return Err(Failure::new(Kind::Corrupt, damage));
+                }
                 if snapshot.ready_to_use {
                     return Ok(SourceFacts::from(&snapshot));
                 }

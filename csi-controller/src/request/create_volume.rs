@@ -9,7 +9,7 @@ use super::parameters::{self, VolumeParameters};
 use super::{text, topology};
 use crate::backend::CreateVolume;
 use crate::ids;
-use crate::model::{FsType, Placement, Snapshot, Source, Volume, VolumeMode};
+use crate::model::{Claim, FsType, Placement, Snapshot, Source, Volume, VolumeMode};
 use crate::size::{SizeRange, SourceSize};
 
 /// A checked CreateVolume request. What depends on the source is decided by [`Asked::decide`].
@@ -22,6 +22,7 @@ pub(crate) struct Asked {
     pub(crate) parameters: VolumeParameters,
     pub(crate) source: Option<Source>,
     pub(crate) placement: Placement,
+    pub(crate) claim: Option<Claim>,
 }
 
 /// What a new volume takes over from its source.
@@ -79,6 +80,7 @@ impl Asked {
                 topology_key,
                 request.accessibility_requirements.as_ref(),
             )?,
+            claim: parameters::claim(&request.parameters),
         })
     }
 
@@ -96,6 +98,7 @@ impl Asked {
             access_modes: self.capabilities.access_modes.clone(),
             source: self.source.clone(),
             placement: self.placement.clone(),
+            claim: self.claim.clone(),
         })
     }
 

@@ -6,14 +6,17 @@ use proto::errors::Failure;
 
 use super::capability::fs_type;
 use super::text::{self, shown};
-use crate::model::{FsType, Provisioning};
+use crate::model::{Checksum, Claim, Compression, FsType, Provisioning};
 
 /// Keys below this belong to the sidecars. Those we do not know are accepted and ignored:
 /// external-provisioner passes all of them to GetCapacity.
 const SIDECAR_PREFIX: &str = "csi.storage.k8s.io/";
 const FS_TYPE: &str = "csi.storage.k8s.io/fstype";
+const CLAIM_NAME: &str = "csi.storage.k8s.io/pvc/name";
+const CLAIM_NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
 const PROVISIONING: &str = "provisioning";
 const COMPRESSION: &str = "compression";
+const CHECKSUM: &str = "checksum";
 
 /// The parameters of a StorageClass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,33 +50,49 @@ pub(crate) fn parse_volume(
     Ok(parsed)
 }
 
-/// Checks the parameters of a VolumeSnapshotClass; none of them changes anything yet.
-pub(crate) fn check_snapshot(parameters: &HashMap<String, String>) -> Result<(), Failure> {
+/// The claim that external-provisioner makes the volume for, if both halves of its name are there.
+pub(crate) fn claim(parameters: &HashMap<String, String>) -> Option<Claim> {
+    let part = |key| {
+        parameters
+            .get(key)
+            .filter(|text: &&String| !text.is_empty())
+    };
+    Some(Claim {
+        namespace: part(CLAIM_NAMESPACE)?.clone(),
+        name: part(CLAIM_NAME)?.clone(),
+    })
+}
+
+/// The parameters of a VolumeSnapshotClass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SnapshotParameters {
+    /// How images are compressed, if they are.
+    pub(crate) compression: Option<Compression>,
+    /// How the data is digested, if it is.
+    pub(crate) checksum: Option<Checksum>,
+}
+
+/// Reads the parameters of a VolumeSnapshotClass.
+pub(crate) fn parse_snapshot(
+    parameters: &HashMap<String, String>,
+) -> Result<SnapshotParameters, Failure> {
     text::map("parameters", parameters)?;
+    let mut parsed = SnapshotParameters::default();
     for (key, value) in sorted(parameters) {
-        match (key, value) {
-            (COMPRESSION, "none") => {}
-            (COMPRESSION, "zstd") => {
-                return Err(Failure::invalid(
-                    "compression: zstd is not built yet; use none, or leave the parameter out",
-                ));
-            }
-            (COMPRESSION, other) => {
+        match key {
+            COMPRESSION => parsed.compression = compression(value)?,
+            CHECKSUM => parsed.checksum = checksum(value)?,
+            other if other.starts_with(SIDECAR_PREFIX) => {}
+            other => {
                 return Err(Failure::invalid(format!(
-                    "compression {} is not known; known is none",
-                    shown(other)
-                )));
-            }
-            (other, _) if other.starts_with(SIDECAR_PREFIX) => {}
-            (other, _) => {
-                return Err(Failure::invalid(format!(
-                    "VolumeSnapshotClass parameter {} is not known; known is {COMPRESSION} (none)",
+                    "VolumeSnapshotClass parameter {} is not known; known are {COMPRESSION} (none, \
+                     zstd) and {CHECKSUM} (none, blake3)",
                     shown(other)
                 )));
             }
         }
     }
-    Ok(())
+    Ok(parsed)
 }
 
 /// Refuses mutable parameters: there is no VolumeAttributesClass support.
@@ -84,6 +103,28 @@ pub(crate) fn check_mutable(parameters: &HashMap<String, String>) -> Result<(), 
     Err(Failure::invalid(
         "mutable_parameters are not supported; take the VolumeAttributesClass off the claim",
     ))
+}
+
+fn compression(value: &str) -> Result<Option<Compression>, Failure> {
+    match value {
+        "none" => Ok(None),
+        "zstd" => Ok(Some(Compression::Zstd)),
+        other => Err(Failure::invalid(format!(
+            "compression {} is not known; known are none and zstd",
+            shown(other)
+        ))),
+    }
+}
+
+fn checksum(value: &str) -> Result<Option<Checksum>, Failure> {
+    match value {
+        "none" => Ok(None),
+        "blake3" => Ok(Some(Checksum::Blake3)),
+        other => Err(Failure::invalid(format!(
+            "checksum {} is not known; known are none and blake3",
+            shown(other)
+        ))),
+    }
 }
 
 fn provisioning(value: &str) -> Result<Provisioning, Failure> {

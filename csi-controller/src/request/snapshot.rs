@@ -6,13 +6,13 @@ use proto::errors::Failure;
 use super::{parameters, text};
 use crate::backend::{CreateSnapshot, SnapshotFilter};
 use crate::ids;
-use crate::model::Snapshot;
+use crate::model::{Checksum, Snapshot};
 
 /// Checks a CreateSnapshot request.
 pub(crate) fn parse_create(request: &CreateSnapshotRequest) -> Result<CreateSnapshot, Failure> {
     let name = text::name(&request.name)?;
     let source_volume_id = text::id("source_volume_id", &request.source_volume_id)?;
-    parameters::check_snapshot(&request.parameters)?;
+    let parameters = parameters::parse_snapshot(&request.parameters)?;
     if request.accessibility_requirements.is_some() {
         return Err(Failure::invalid(
             "accessibility_requirements are not supported for snapshots: a snapshot is on the node \
@@ -23,13 +23,22 @@ pub(crate) fn parse_create(request: &CreateSnapshotRequest) -> Result<CreateSnap
         id: ids::snapshot_id(name),
         name: name.to_owned(),
         source_volume_id: source_volume_id.to_owned(),
+        compression: parameters.compression,
+        checksum: parameters.checksum,
     })
 }
 
 /// The first way in which a snapshot of this name is not what was asked for.
 pub(crate) fn difference(asked: &CreateSnapshot, existing: &Snapshot) -> Option<String> {
-    (asked.source_volume_id != existing.source_volume_id)
-        .then(|| format!("it was cut from volume {}", existing.source_volume_id))
+    if asked.source_volume_id != existing.source_volume_id {
+        return Some(format!(
+            "it was cut from volume {}",
+            existing.source_volume_id
+        ));
+    }
+    let spelled = |checksum: Option<Checksum>| checksum.map_or("none", Checksum::as_str);
+    (asked.checksum != existing.checksum)
+        .then(|| format!("its checksum is {}", spelled(existing.checksum)))
 }
 
 /// Reads the filter of a ListSnapshots request; `None` if it cannot match anything, because it

@@ -7,22 +7,32 @@
 //! ```
 //! and goes on when the caller goes away.
 
+mod forgotten;
 mod health;
+mod integrity;
+mod progress;
 mod quiet;
 mod read;
 mod release;
+mod repack;
+mod scrub;
 mod snapshots;
+mod still;
 mod volumes;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use health::Problem;
+pub use integrity::{Verdict, describe};
 use pool::Pool;
 use pool::record::{SnapshotRecord, VolumeRecord};
+pub use progress::Wanted;
 use proto::errors::{Failure, Kind};
 pub use read::Page;
+pub use scrub::{Period, Rate, Scrub};
 pub use snapshots::SnapshotRequest;
 pub use volumes::VolumeRequest;
 
@@ -43,6 +53,9 @@ struct Inner {
     claims: Claims,
     blocking: Blocking,
     stopping: AtomicBool,
+    copying: progress::Copies,
+    repacking: repack::Repacking,
+    integrity: integrity::Integrity,
     creating_volumes: Joiner<VolumeRequest, VolumeRecord>,
     creating_snapshots: Joiner<SnapshotRequest, SnapshotRecord>,
     expanding: Joiner<(u64, u64), VolumeRecord>,
@@ -59,6 +72,9 @@ impl LocalNode {
             claims: Claims::default(),
             blocking: Blocking::default(),
             stopping: AtomicBool::new(false),
+            copying: progress::Copies::default(),
+            repacking: repack::Repacking::default(),
+            integrity: integrity::Integrity::default(),
             creating_volumes: Joiner::default(),
             creating_snapshots: Joiner::default(),
             expanding: Joiner::default(),
@@ -70,6 +86,24 @@ impl LocalNode {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Where the pool is opened, and which one is expected there.
+    #[must_use]
+    pub fn handle(&self) -> &PoolHandle {
+        &self.0.pool
+    }
+
+    /// How far a copy for this volume or snapshot is, in percent; `None` when nothing is copied for it.
+    #[must_use]
+    pub fn progress(&self, id: &str) -> Option<i32> {
+        self.0.copying.percent(id)
+    }
+
+    /// Lets no copy of `volume` go on until the answer is dropped, so that whoever wants to use it need not wait for one.
+    #[must_use]
+    pub fn want(&self, volume: &str) -> Wanted {
+        Wanted::new(self.clone(), volume)
     }
 
     /// The claims of running operations, for the Node service.
@@ -92,6 +126,12 @@ impl LocalNode {
         self.0.pool.get().map_err(failure::of)
     }
 
+    /// Where the pool is, or would be.
+    #[must_use]
+    pub fn pool_path(&self) -> &Path {
+        self.0.pool.path()
+    }
+
     /// Whether volumes can be served now.
     ///
     /// # Errors
@@ -104,9 +144,13 @@ impl LocalNode {
             .await
     }
 
-    /// Keeps the pool open and its trash empty until the future is dropped. A pool that went away is opened again here,
-    /// also when nobody asks for anything.
+    /// Keeps the pool open and its trash empty, and compresses what is to be compressed, until the future is dropped. A pool
+    /// that went away is opened again here, also when nobody asks for anything.
     pub async fn maintain(&self, interval: Duration) {
+        tokio::join!(self.keep_trash_empty(interval), self.keep_packed(interval));
+    }
+
+    async fn keep_trash_empty(&self, interval: Duration) {
         let mut ticks = tokio::time::interval(interval);
         loop {
             ticks.tick().await;
@@ -144,6 +188,16 @@ impl LocalNode {
             .is_err()
         {
             tracing::warn!("work is still running; the next start finishes or removes it");
+        }
+    }
+
+    fn watch<'node>(
+        &'node self,
+        copying: &'node progress::Copying<'node>,
+    ) -> progress::Running<'node> {
+        progress::Running {
+            node: self,
+            copying,
         }
     }
 

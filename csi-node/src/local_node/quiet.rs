@@ -1,123 +1,85 @@
-//! Holding a volume still while it is cut or copied.
+//! Holding a volume still while it is cut, where blocks can be shared. Copies are the business of [`super::still`].
 //!
-//! | The volume is | blocks can be shared | they cannot |
-//! |---|---|---|
-//! | not attached, or attached and used by nobody | nothing to hold | nothing to hold |
-//! | a mounted filesystem | frozen around the cut, so that it is clean | frozen, and copied within the time, or refused |
-//! | a published device | cut as it is: one atomic call, crash-consistent | refused: nobody could say what was copied |
+//! | The volume is | how it is cut |
+//! |---|---|
+//! | not attached, or attached and used by nobody | as it is |
+//! | a mounted filesystem | frozen around the cut, so that it is clean |
+//! | a published device, or mounted in a container alone | as it is: one atomic call, crash-consistent |
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant};
 
-use pool::attach::freeze::{FreezeGuard, LONGEST};
+use pool::attach::freeze::FreezeGuard;
 use pool::attach::loop_device::{self, ImageKey, LoopDevice, Usage};
 use pool::attach::mountinfo::MountTable;
-use pool::record::VolumeRecord;
 use pool::{Context, Error, ErrorKind, Result};
-
-/// The freeze ends by itself after [`LONGEST`]; a copy has to be over well before.
-const MARGIN: Duration = Duration::from_millis(500);
 
 /// A volume that is held still as long as this lives.
 #[derive(Debug)]
 pub(super) struct Quiet {
     guard: Option<FreezeGuard>,
-    deadline: Option<Instant>,
 }
 
-/// Holds the volume of `source` still, as far as a cut (`shares_blocks`) or a copy needs it.
+/// Holds the volume behind `image` still, as far as a cut needs it.
 ///
 /// # Errors
-/// `Precondition` when a copy could be torn: it says what to do.
-pub(super) fn hold(source: &VolumeRecord, image: &File, shares_blocks: bool) -> Result<Quiet> {
+/// The kernel's.
+pub(super) fn hold(image: &File) -> Result<Quiet> {
     let devices = loop_device::find(ImageKey::of(image)?)?;
     for device in devices.iter().filter(|device| !device.read_only) {
         write_out(device)?;
-        match loop_device::usage(device)? {
-            Usage::None => {}
-            Usage::Mounted(_) => return freeze(device, shares_blocks),
-            Usage::Published(at) if !shares_blocks => {
-                return Err(writable(source, &format!("published at {}", at.display())));
-            }
-            Usage::Held(number) if !shares_blocks => {
-                return Err(writable(source, &format!("held by /dev/loop{number}")));
-            }
-            Usage::Published(_) | Usage::Held(_) => {}
+        if let Usage::Mounted(_) = loop_device::usage(device)? {
+            return freeze(device);
         }
     }
-    Ok(Quiet {
-        guard: None,
-        deadline: None,
-    })
+    Ok(Quiet { guard: None })
 }
 
 impl Quiet {
-    /// When a copy has to be over.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    /// Whether writers are held back.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.guard.is_some()
     }
 
-    /// Lets the volume go on.
+    /// Lets the volume go on. A cut is one atomic call, so it is good also when the freeze ended before: crash-consistent
+    /// instead of clean.
     ///
     /// # Errors
-    /// `Precondition` when a copy was made and the volume was not held still until now. A cut is one atomic call, so it
-    /// is good also then: crash-consistent instead of clean.
-    pub(super) fn release(self, shares_blocks: bool) -> Result<()> {
-        let Some(guard) = self.guard else {
-            return Ok(());
-        };
-        let held = guard.thaw()?;
-        if held {
-            return Ok(());
-        }
-        if shares_blocks {
+    /// The kernel's.
+    pub(super) fn release(self) -> Result<()> {
+        if let Some(guard) = self.guard
+            && !guard.thaw()?
+        {
             tracing::warn!(
                 "the filesystem thawed before the cut was over; the snapshot is crash-consistent"
             );
-            return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Precondition,
-            "the volume was written to before its copy was over: stop the pod that uses it, or use a pool on XFS or Btrfs",
-        ))
+        Ok(())
     }
 }
 
 /// Writes out what buffered writers of the device have in the page cache, so that what a pod wrote before it asked for a
 /// snapshot is in it also without a sync of its own. A VM's disk is opened with direct I/O and has nothing there.
-fn write_out(device: &LoopDevice) -> Result<()> {
+pub(super) fn write_out(device: &LoopDevice) -> Result<()> {
     device
         .open()?
         .sync_all()
         .context_with(|| format!("write out {}", device.path().display()))
 }
 
-fn freeze(device: &LoopDevice, shares_blocks: bool) -> Result<Quiet> {
+fn freeze(device: &LoopDevice) -> Result<Quiet> {
     let mount_point = open_mount(device)?;
     match FreezeGuard::freeze(&mount_point) {
-        Ok(guard) => {
-            let deadline = Instant::now() + LONGEST.saturating_sub(MARGIN);
-            Ok(Quiet {
-                guard: Some(guard),
-                deadline: Some(deadline),
-            })
-        }
-        Err(error) if shares_blocks => {
+        Ok(guard) => Ok(Quiet { guard: Some(guard) }),
+        Err(error) => {
             tracing::warn!(%error, "the filesystem cannot be frozen; the snapshot is crash-consistent");
-            Ok(Quiet {
-                guard: None,
-                deadline: None,
-            })
+            Ok(Quiet { guard: None })
         }
-        Err(error) => Err(error.with_kind(ErrorKind::Precondition).context(
-            "the volume is mounted and cannot be held still for a copy; stop the pod that uses it",
-        )),
     }
 }
 
 /// Opens any place where the filesystem on `device` is mounted, and makes sure that it is that filesystem.
-fn open_mount(device: &LoopDevice) -> Result<File> {
+pub(super) fn open_mount(device: &LoopDevice) -> Result<File> {
     let mounts = MountTable::read()?;
     for mount in mounts.of_filesystem(device.device_number()) {
         let opened = File::open(&mount.mount_point)
@@ -134,14 +96,4 @@ fn open_mount(device: &LoopDevice) -> Result<File> {
             device.path().display()
         ),
     ))
-}
-
-fn writable(source: &VolumeRecord, how: &str) -> Error {
-    Error::new(
-        ErrorKind::Precondition,
-        format!(
-            "the volume {} is {how}, and this pool's filesystem cannot share blocks between files, so a copy of it while it is written would be torn. Stop the pod or VM that uses it and try again, or use a pool on XFS (reflink) or Btrfs",
-            source.id
-        ),
-    )
 }

@@ -70,7 +70,26 @@ impl LocalNode {
             .await
     }
 
-    pub(super) async fn short<T: Send + 'static>(
+    /// What a volume's image takes on the disk, in bytes, blocks that it shares with others included.
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt`, `Unavailable`.
+    pub async fn allocated_bytes(&self, id: &VolumeId) -> Result<u64, Failure> {
+        use std::os::unix::fs::MetadataExt;
+
+        use pool::Context;
+
+        let id = id.clone();
+        self.short(move |node| {
+            let image = node.pool()?.open_image(&id, false);
+            let metadata =
+                image.and_then(|image| image.metadata().during("look at a volume's image"));
+            Ok(metadata.map_err(failure::of)?.blocks() * 512)
+        })
+        .await
+    }
+
+    pub(crate) async fn short<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {

@@ -11,6 +11,8 @@ use pool::attach::mountinfo::MountTable;
 use pool::attach::target::TargetBase;
 use pool::{Error, ErrorKind, Result};
 
+use super::forgotten;
+
 /// Unmounts and detaches what nobody uses any more. A filesystem that is mounted in one place only is staged and not
 /// published; the kernel refuses to unmount it while a process has a file open there.
 ///
@@ -18,6 +20,7 @@ use pool::{Error, ErrorKind, Result};
 /// `InUse` when somebody uses it; it is left as it is then.
 pub(super) fn release_unused(image: &File) -> Result<()> {
     for device in loop_device::find(ImageKey::of(image)?)? {
+        forgotten::unpublish(&device)?;
         if let Usage::Mounted(at) = loop_device::usage(&device)? {
             let mounts = MountTable::read()?;
             let places = mounts.of_filesystem(device.device_number()).count();

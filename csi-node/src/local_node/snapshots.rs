@@ -4,12 +4,13 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use pool::fault::{Step, reached};
-use pool::record::{SnapshotRecord, Timestamp, VolumeRecord};
-use pool::{ErrorKind, NewSnapshot, Pool, SnapshotContent, SnapshotId, VolumeId};
+use pool::record::{Checksum, Compression, SnapshotRecord, Timestamp, VolumeRecord};
+use pool::{Context, ErrorKind, NewSnapshot, Pool, SnapshotContent, SnapshotId, VolumeId};
 use proto::errors::Failure;
-use snapshot_engine::{Cut, Watch};
+use snapshot_engine::Cut;
 
-use super::{LocalNode, quiet};
+use super::progress::Running;
+use super::{LocalNode, integrity, quiet, still};
 use crate::claims::{Hold, Object};
 use crate::failure;
 
@@ -22,6 +23,10 @@ pub struct SnapshotRequest {
     pub name: String,
     /// The volume to cut.
     pub source: VolumeId,
+    /// The image is to be compressed once it is there.
+    pub compression: Option<Compression>,
+    /// How its data is to be digested in the background, once it is cut.
+    pub checksum: Option<Checksum>,
 }
 
 impl LocalNode {
@@ -29,7 +34,8 @@ impl LocalNode {
     /// made and durable.
     ///
     /// # Errors
-    /// `NotFound` for the volume, `Precondition` when it cannot be copied now, `NoSpace`, `Busy`.
+    /// `NotFound` for the volume, `Precondition` when it cannot be copied now, `NoSpace`, `Busy`; `Corrupt` for one that exists
+    /// and is known to be damaged.
     pub async fn create_snapshot(
         &self,
         request: SnapshotRequest,
@@ -54,11 +60,20 @@ impl LocalNode {
         ];
         let claimed = self.0.claims.try_claim("snapshot", &wanted)?;
         let cut = self.claim_cut(&request.source).await?;
-        self.long(move |node| {
-            let _claims = (claimed, cut);
-            create(&*node.pool()?, request, &|| node.may_go_on()).map_err(failure::of)
-        })
-        .await
+        let made = self
+            .long(move |node| {
+                let _claims = (claimed, cut);
+                let copying = node.0.copying.begin(request.id.as_str());
+                create(&*node.pool()?, request, &node.watch(&copying)).map_err(failure::of)
+            })
+            .await?;
+        if made.checksum.is_some() {
+            self.0.integrity.wanted.notify_one();
+        }
+        if made.packing.is_wanted() {
+            self.repack_soon();
+        }
+        Ok(made)
     }
 
     /// Deletes a snapshot; one that is not there is deleted already.
@@ -91,10 +106,13 @@ impl LocalNode {
 fn create(
     pool: &Pool,
     request: SnapshotRequest,
-    go_on: &dyn Fn() -> bool,
+    watch: &Running<'_>,
 ) -> pool::Result<SnapshotRecord> {
     match pool.snapshot(&request.id) {
-        Ok(existing) => return Ok(existing),
+        Ok(existing) => {
+            integrity::refuse_damaged(&existing)?;
+            return Ok(existing);
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -106,12 +124,14 @@ fn create(
         name: request.name,
         source: source.clone(),
         shares_blocks,
+        compression: request.compression,
+        checksum: request.checksum,
     };
     pool.create_snapshot(new, |image| {
         if shares_blocks {
             share(&source, &live, image)
         } else {
-            copy(&source, &live, image, go_on)
+            copy(&source, &live, image, watch)
         }
     })
 }
@@ -120,42 +140,41 @@ fn create(
 fn share(source: &VolumeRecord, live: &File, image: &File) -> pool::Result<SnapshotContent> {
     let cut = Cut::prepare(image, source.size_bytes)?;
     let held = Instant::now();
-    let quiet = quiet::hold(source, live, true)?;
+    let quiet = quiet::hold(live)?;
     reached(Step::SnapshotFrozen)?;
     let created = Timestamp::now();
     let stall = cut.reflink(live)?;
     reached(Step::SnapshotCut)?;
-    let stall = if quiet.deadline().is_some() {
+    let stall = if quiet.is_frozen() {
         held.elapsed()
     } else {
         stall
     };
-    quiet.release(true)?;
+    quiet.release()?;
     reached(Step::SnapshotThawed)?;
     finish(cut, created, stall)
 }
 
+/// Copies what is proved to be one moment, and only then writes the tables.
 fn copy(
     source: &VolumeRecord,
     live: &File,
     image: &File,
-    go_on: &dyn Fn() -> bool,
+    running: &Running<'_>,
 ) -> pool::Result<SnapshotContent> {
-    let cut = Cut::prepare(image, source.size_bytes)?;
-    let held = Instant::now();
-    let quiet = quiet::hold(source, live, false)?;
-    reached(Step::SnapshotFrozen)?;
-    let created = Timestamp::now();
-    let watch = Watch {
-        deadline: quiet.deadline(),
-        keep_going: go_on,
-        ..Watch::UNWATCHED
-    };
-    cut.copy(live, &watch)?;
-    reached(Step::SnapshotCut)?;
-    quiet.release(false)?;
+    let copied = still::copy(source, live, running, |watch| {
+        // The second time it begins anew.
+        image.set_len(0).during("empty the new image")?;
+        let cut = Cut::prepare(image, source.size_bytes)?;
+        reached(Step::SnapshotFrozen)?;
+        let created = Timestamp::now();
+        cut.copy(live, watch)?;
+        reached(Step::SnapshotCut)?;
+        Ok((cut, created))
+    })?;
     reached(Step::SnapshotThawed)?;
-    finish(cut, created, held.elapsed())
+    let (cut, created) = copied.made;
+    finish(cut, created, copied.held)
 }
 
 fn finish(cut: Cut<'_>, created: Timestamp, stall: Duration) -> pool::Result<SnapshotContent> {

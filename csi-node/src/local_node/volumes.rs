@@ -3,14 +3,13 @@
 use std::fs::File;
 use std::time::Duration;
 
-use pool::record::{
-    Format, FormatState, Provisioning, SnapshotRecord, Source, VolumeMode, VolumeRecord,
-};
-use pool::{Error, ErrorKind, NewVolume, Pool, VolumeId};
+use pool::record::{Format, FormatState, Provisioning, Source, VolumeMode, VolumeRecord};
+use pool::{Error, ErrorKind, NewVolume, OpenSnapshot, Pool, VolumeId};
 use proto::errors::Failure;
 use snapshot_engine::Watch;
 
-use super::{LocalNode, quiet, release};
+use super::progress::Running;
+use super::{LocalNode, integrity, quiet, release, still};
 use crate::claims::{Hold, Object};
 use crate::failure;
 
@@ -69,15 +68,16 @@ impl LocalNode {
         };
         self.long(move |node| {
             let _claims = (claimed, cut);
-            create(&*node.pool()?, request, &|| node.may_go_on()).map_err(failure::of)
+            let copying = node.0.copying.begin(request.id.as_str());
+            create(&*node.pool()?, request, &node.watch(&copying)).map_err(failure::of)
         })
         .await
     }
 
     /// Waits for the right to cut a volume: cuts of one volume take turns.
     pub(super) async fn claim_cut(&self, id: &VolumeId) -> Result<crate::claims::Claimed, Failure> {
-        /// A cut takes a second at most; a copy of a frozen volume five.
-        const PATIENCE: Duration = Duration::from_secs(50);
+        /// A cut takes a second at most. Who waits for a copy of the same volume is asked to come again.
+        const PATIENCE: Duration = Duration::from_secs(10);
         let wanted = [(Object::Cut(id.to_string()), Hold::Alone)];
         self.0.claims.claim("cut", &wanted, PATIENCE).await
     }
@@ -148,10 +148,11 @@ fn delete(pool: &Pool, id: &VolumeId) -> pool::Result<()> {
     pool.delete_volume(id)
 }
 
-/// Answers false once a copy is not wanted any more.
-type GoOn<'a> = &'a dyn Fn() -> bool;
-
-fn create(pool: &Pool, request: VolumeRequest, go_on: GoOn<'_>) -> pool::Result<VolumeRecord> {
+fn create(
+    pool: &Pool,
+    request: VolumeRequest,
+    running: &Running<'_>,
+) -> pool::Result<VolumeRecord> {
     match pool.volume(&request.id) {
         Ok(existing) => return Ok(existing),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -159,31 +160,33 @@ fn create(pool: &Pool, request: VolumeRequest, go_on: GoOn<'_>) -> pool::Result<
     }
     match request.source.clone() {
         None => pool.create_volume(new_volume(request, None), |_empty| Ok(())),
-        Some(Source::Snapshot(id)) => restore(pool, request, &pool.snapshot(&id)?, go_on),
-        Some(Source::Volume(id)) => clone(pool, request, &pool.volume(&id)?, go_on),
+        Some(Source::Snapshot(id)) => restore(pool, request, &pool.open_snapshot(&id)?, running),
+        Some(Source::Volume(id)) => clone(pool, request, &pool.volume(&id)?, running),
     }
 }
 
 fn restore(
     pool: &Pool,
     request: VolumeRequest,
-    snapshot: &SnapshotRecord,
-    go_on: GoOn<'_>,
+    snapshot: &OpenSnapshot,
+    running: &Running<'_>,
 ) -> pool::Result<VolumeRecord> {
-    large_enough(&request, snapshot.virtual_bytes)?;
-    let image = pool.open_snapshot_image(&snapshot.id)?;
-    let new = new_volume(request, Some(snapshot.lineage.clone()));
+    let record = &snapshot.record;
+    integrity::refuse_damaged(record)?;
+    large_enough(&request, record.virtual_bytes)?;
+    let new = new_volume(request, Some(record.lineage.clone()));
     let size = new.size_bytes;
     pool.create_volume(new, |target| {
         set_size(target, size)?;
         pool::fault::reached(pool::fault::Step::FillStarted)?;
         snapshot_engine::restore(
-            &image,
-            snapshot,
+            snapshot.image(),
+            record,
             target,
             &Watch {
-                keep_going: go_on,
-                ..Watch::UNWATCHED
+                deadline: None,
+                keep_going: &|| running.may_go_on(),
+                progress: &|done, total| running.at(done, total),
             },
         )?;
         pool::fault::reached(pool::fault::Step::FillDone)
@@ -194,7 +197,7 @@ fn clone(
     pool: &Pool,
     request: VolumeRequest,
     source: &VolumeRecord,
-    go_on: GoOn<'_>,
+    running: &Running<'_>,
 ) -> pool::Result<VolumeRecord> {
     large_enough(&request, source.size_bytes)?;
     let shares_blocks = pool.reflink()?;
@@ -204,18 +207,18 @@ fn clone(
     pool.create_volume(new, |target| {
         set_size(target, size)?;
         pool::fault::reached(pool::fault::Step::FillStarted)?;
-        let quiet = quiet::hold(source, &image, shares_blocks)?;
         if shares_blocks {
+            let quiet = quiet::hold(&image)?;
             snapshot_engine::clone_raw(&image, source.size_bytes, target)?;
+            quiet.release()?;
         } else {
-            let watch = Watch {
-                deadline: quiet.deadline(),
-                keep_going: go_on,
-                ..Watch::UNWATCHED
-            };
-            snapshot_engine::copy_raw(&image, source.size_bytes, target, &watch)?;
+            still::copy(source, &image, running, |watch| {
+                // The second time it begins anew.
+                set_size(target, 0)?;
+                set_size(target, size)?;
+                snapshot_engine::copy_raw(&image, source.size_bytes, target, watch)
+            })?;
         }
-        quiet.release(shares_blocks)?;
         pool::fault::reached(pool::fault::Step::FillDone)
     })
 }

@@ -22,6 +22,7 @@ mod request;
 mod rollback;
 mod stage;
 mod stats;
+mod take_down;
 mod unpublish;
 mod unstage;
 
@@ -37,9 +38,11 @@ use proto::csi::v1::volume_usage::Unit;
 use proto::csi::v1::{self, VolumeUsage};
 use proto::errors::{Failure, Kind, Rpc, code, status};
 use proto::topology;
+use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, debug, info_span, warn};
 
+use self::take_down::LostVolume;
 use crate::blocking::Work;
 use crate::claims::{Claimed, Hold, Object};
 use crate::failure;
@@ -65,6 +68,7 @@ pub struct NodeService {
     node: LocalNode,
     targets: TargetBase,
     topology_key: String,
+    changes: Option<mpsc::Sender<String>>,
 }
 
 impl NodeService {
@@ -75,7 +79,16 @@ impl NodeService {
             node,
             targets,
             topology_key: topology::key(driver),
+            changes: None,
         }
+    }
+
+    /// The service tells `changes` the id of each volume that was staged, published, grown, or the reverse. A listener
+    /// that does not keep up misses some.
+    #[must_use]
+    pub fn telling(mut self, changes: mpsc::Sender<String>) -> Self {
+        self.changes = Some(changes);
+        self
     }
 
     /// Runs blocking work on a volume that nobody else works on meanwhile. The claim is given back when the work is
@@ -86,13 +99,55 @@ impl NodeService {
         volume: &str,
         work: impl FnOnce(&Pool, &TargetBase) -> pool::Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
+        let claimed = self.claim(operation, volume).await?;
+        let done = self.blocking(Some(claimed), work).await;
+        self.tell(volume);
+        done
+    }
+
+    /// Claims a volume alone. A copy of it that runs is given up.
+    async fn claim(&self, operation: &'static str, volume: &str) -> Result<Claimed, Failure> {
         let wanted = [(Object::Volume(volume.to_owned()), Hold::Alone)];
-        let claimed = self
-            .node
-            .claims()
-            .claim(operation, &wanted, PATIENCE)
-            .await?;
-        self.blocking(Some(claimed), work).await
+        let _no_copy_goes_on = self.node.want(volume);
+        self.node.claims().claim(operation, &wanted, PATIENCE).await
+    }
+
+    /// Nobody who mounts waits for somebody who looks on.
+    fn tell(&self, volume: &str) {
+        if let Some(changes) = &self.changes {
+            changes.try_send(volume.to_owned()).ok();
+        }
+    }
+
+    /// As [`Self::alone`], for work that a lost pool must not keep from being done.
+    async fn taken_down<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        volume: &str,
+        work: impl FnOnce(Result<&Pool, &LostVolume>, &TargetBase) -> pool::Result<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let claimed = self.claim(operation, volume).await?;
+        let (node, targets) = (self.node.clone(), self.targets.clone());
+        let id = volume.to_owned();
+        let work = move || {
+            let _claimed = claimed;
+            let pool = node.pool().and_then(|pool| {
+                take_down::can_be_read(&pool, &id).map_err(failure::of)?;
+                Ok(pool)
+            });
+            match pool {
+                Ok(pool) => work(Ok(&*pool), &targets),
+                Err(failure) => {
+                    warn!(error = %failure, "the pool cannot be used; the volume is taken down by its devices");
+                    let lost = LostVolume::new(node.pool_path(), &id);
+                    work(Err(&lost), &targets)
+                }
+            }
+            .map_err(failure::of)
+        };
+        let done = self.node.blocking().run(Work::Short, work).await;
+        self.tell(volume);
+        done
     }
 
     /// All node calls are short: a mkfs on a sparse image takes milliseconds. So none of them waits behind a copy.
@@ -190,8 +245,9 @@ impl Node for NodeService {
         serve(Rpc::NodeUnstageVolume, &volume, async {
             let path = request.staging_target_path;
             let place = request::place(request.volume_id, "staging_target_path", path)?;
-            self.alone("unstaging", &volume, move |pool, targets| {
-                unstage::unstage(pool, targets, &place)
+            self.taken_down("unstaging", &volume, move |pool, targets| match pool {
+                Ok(pool) => unstage::unstage(pool, targets, &place),
+                Err(lost) => take_down::unstage(lost, targets, &place),
             })
             .await?;
             Ok(v1::NodeUnstageVolumeResponse {})
@@ -225,8 +281,9 @@ impl Node for NodeService {
         serve(Rpc::NodeUnpublishVolume, &volume, async {
             let path = request.target_path;
             let place = request::place(request.volume_id, "target_path", path)?;
-            self.alone("unpublishing", &volume, move |pool, targets| {
-                unpublish::unpublish(pool, targets, &place)
+            self.taken_down("unpublishing", &volume, move |pool, targets| match pool {
+                Ok(pool) => unpublish::unpublish(pool, targets, &place),
+                Err(lost) => take_down::unpublish(lost, targets, &place),
             })
             .await?;
             Ok(v1::NodeUnpublishVolumeResponse {})

@@ -1,14 +1,12 @@
 //! Whose mount is it that lies at a path?
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use pool::attach::loop_device::{self, ImageKey, LoopDevice};
-use pool::attach::mountinfo::{DeviceNumber, Mount, MountTable};
+use pool::attach::mountinfo::{Mount, MountTable};
 use pool::attach::target::{Found, Target};
-use pool::{Context, ErrorKind, Pool, Result, VolumeId};
+use pool::{ErrorKind, Pool, Result, VolumeId};
 
 /// A volume, as far as mounts and loop devices know it.
 #[derive(Debug)]
@@ -60,14 +58,7 @@ impl<'a> Owner<'a> {
         };
         match pool.open_image(&id, false) {
             Ok(image) => Ok(Self::Image(ImageKey::of(&image)?)),
-            // Also where the pool's filesystem has met an error and opens nothing any more: what is published from it can
-            // still be taken back.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Io
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
                 Ok(Self::Gone(pool))
             }
             Err(error) => Err(error),
@@ -120,7 +111,7 @@ pub(super) fn occupant(target: &Target, owner: &Owner<'_>) -> Result<Occupant> {
     let Some(mount) = mounts.first() else {
         return Ok(Occupant::Foreign(found));
     };
-    let (number, is_block) = match node_number(target)? {
+    let (number, is_block) = match target.device_node()? {
         Some(number) => (number, true),
         None => (mount.device, false),
     };
@@ -135,15 +126,6 @@ pub(super) fn occupant(target: &Target, owner: &Owner<'_>) -> Result<Occupant> {
         }
         _ => Ok(Occupant::Foreign(found)),
     }
-}
-
-/// The number of the block device that is visible at `target`, if it is one.
-fn node_number(target: &Target) -> Result<Option<DeviceNumber>> {
-    let metadata = File::from(target.reference()?)
-        .metadata()
-        .context_with(|| format!("examine {}", target.path().display()))?;
-    let is_block = metadata.file_type().is_block_device();
-    Ok(is_block.then(|| DeviceNumber::from_raw(metadata.rdev())))
 }
 
 /// The mounts of `devices` and of their filesystems, but for the one at `except`. Kubelet's own bind mounts count: they

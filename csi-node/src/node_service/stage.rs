@@ -193,8 +193,10 @@ fn mount_new<'a>(
         record_state(pool, &record.id, state)
     })?;
     let device = attach_image(&image, false, rollback)?;
-    // Mounted at another path by a stage that was never undone: it is in use, and was checked then.
-    let is_mounted = matches!(loop_device::usage(&device)?, Usage::Mounted(_));
+    // Mounted at another path by a stage that was never undone, or by a pod that runs and whose mount kubelet has taken away
+    // from the node meanwhile: it is in use, and was checked then.
+    let is_mounted = matches!(loop_device::usage(&device)?, Usage::Mounted(_))
+        || loop_device::is_claimed(&device)?;
     if !options.is_read_only() && !is_mounted {
         filesystem::check(&device.path(), fs)?;
         filesystem::grow_before_mount(&device, fs)?;

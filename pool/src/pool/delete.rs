@@ -65,6 +65,8 @@ impl Pool {
             moved: Step::DeleteSnapshotMoved,
             parents_synced: Step::DeleteSnapshotParentsSynced,
         };
+        // Not while its image and record are replaced: what is deleted is one of the two, whole.
+        let _records = self.lock_snapshot_records();
         self.move_to_trash(&self.layout.snapshots, id.as_str(), &steps)?;
         self.state().index.snapshots.remove(id);
         Ok(())

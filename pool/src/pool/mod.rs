@@ -13,7 +13,9 @@ mod delete;
 mod expand;
 mod object;
 mod recovery;
+mod repack;
 mod snapshot;
+mod snapshot_record;
 mod trash;
 mod volume;
 
@@ -24,11 +26,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use admission::Usage;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
-pub use snapshot::{NewSnapshot, SnapshotContent};
+pub use repack::{PackedContent, Room};
+pub use snapshot::{ImportedSnapshot, NewSnapshot, SnapshotContent};
 pub use volume::NewVolume;
 
 use crate::capacity::Policy;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::held::{self, OpenSnapshot};
 use crate::id::{SnapshotId, VolumeId};
 use crate::index::{Index, Quarantined, read_snapshot, read_volume};
 use crate::layout::Layout;
@@ -45,6 +49,9 @@ pub struct Pool {
     state: Mutex<State>,
     admission: Mutex<()>,
     emptying: Mutex<()>,
+    /// Held while a snapshot's record is replaced, with its image or without, and while its folder goes: so no record is written
+    /// into what is deleted or replaced.
+    snapshot_records: Mutex<()>,
     distrusted: AtomicBool,
     reflink: OnceLock<bool>,
     // Last, so that everything above is closed before another process may own the pool.
@@ -115,6 +122,16 @@ impl Pool {
         Ok(())
     }
 
+    /// After an image met an input or output error: is it that image, or the whole filesystem? One that has failed as a whole
+    /// answers nothing about the marker either; the pool is then unavailable, and nothing here holds it open any longer than its
+    /// operations do.
+    pub fn look_again(&self) {
+        let marker = crate::marker::read(&self.layout.root, self.layout.path());
+        if marker.is_err_and(|error| error.kind() == ErrorKind::Io) {
+            self.distrust();
+        }
+    }
+
     /// What the pool's filesystem is.
     ///
     /// # Errors
@@ -133,6 +150,51 @@ impl Pool {
         }
         let found = probe_reflink(&self.layout).map_err(|error| self.name_what_ran_out(error))?;
         Ok(*self.reflink.get_or_init(|| found))
+    }
+
+    /// Whether the pool has its filesystem for itself: its folder is the root of what is mounted there. Others that write to
+    /// the same filesystem take space that was promised.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_alone(&self) -> Result<bool> {
+        let path = std::fs::canonicalize(self.path()).during("find the pool's folder")?;
+        let mounts = crate::attach::mountinfo::MountTable::read()?;
+        let top = mounts.at(&path).last();
+        Ok(top.is_some_and(|mount| mount.root == Path::new("/")))
+    }
+
+    /// Whether files of this pool can be read with direct I/O in 512-byte sectors, as our devices do.
+    ///
+    /// # Errors
+    /// The kernel's, other than its no.
+    pub fn direct_io(&self) -> Result<bool> {
+        use std::os::unix::fs::{FileExt, OpenOptionsExt};
+
+        /// What any disk can align to.
+        const ALIGNED: usize = 4096;
+        let marker = self.path().join(crate::layout::MARKER);
+        let opened = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECT | libc::O_NOFOLLOW)
+            .open(marker);
+        let refused = |error: &std::io::Error| error.raw_os_error() == Some(libc::EINVAL);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if refused(&error) => return Ok(false),
+            Err(error) => return Err(Error::io("open the marker with direct I/O", error)),
+        };
+        let mut room = vec![0_u8; 2 * ALIGNED];
+        let start = room.as_ptr().align_offset(ALIGNED);
+        match room
+            .get_mut(start..start + 512)
+            .map(|buffer| file.read_at(buffer, 0))
+        {
+            Some(Ok(_)) => Ok(true),
+            Some(Err(error)) if refused(&error) => Ok(false),
+            Some(Err(error)) => Err(Error::io("read the marker with direct I/O", error)),
+            None => Ok(false),
+        }
     }
 
     /// The volume as its record on disk says now.
@@ -204,17 +266,15 @@ impl Pool {
         )
     }
 
-    /// The image of a snapshot, read-only.
+    /// A snapshot's record as it is on disk now, and the image that belongs to it. Both stay what they are as long as this is
+    /// held, whatever happens to the snapshot.
     ///
     /// # Errors
-    /// `Corrupt` when it is missing or no regular file.
-    pub fn open_snapshot_image(&self, id: &SnapshotId) -> Result<File> {
-        object::open_image(
-            &self.layout.snapshots,
-            id.as_str(),
-            crate::layout::SNAPSHOT_IMAGE,
-            false,
-        )
+    /// `NotFound`; `Corrupt` when its record cannot be trusted, or its image is missing or no regular file.
+    pub fn open_snapshot(&self, id: &SnapshotId) -> Result<OpenSnapshot> {
+        let opened = held::open_snapshot(&self.layout, id)?;
+        self.heal_snapshot(&opened.record);
+        Ok(opened)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -64,6 +64,19 @@ impl<'pool> Draft<'pool> {
             error.with_kind(ErrorKind::Uncertain)
         })
     }
+
+    /// Lets the folder change places with the object `id` in `parent`. Not yet durable: sync both folders. What was there is
+    /// then in `tmp/` under the draft's name, for [`Self::move_to`] or the next start to take away.
+    pub(super) fn exchange(&mut self, parent: &Folder, id: &str) -> Result<()> {
+        durable::exchange(&self.pool.layout.tmp, &self.name, parent, id)?;
+        self.published = true;
+        Ok(())
+    }
+
+    /// Renames what lies under the draft's name.
+    pub(super) fn move_to(&self, parent: &Folder, name: &str) -> Result<()> {
+        durable::rename(&self.pool.layout.tmp, &self.name, parent, name)
+    }
 }
 
 impl Drop for Draft<'_> {

@@ -9,7 +9,7 @@ use crate::device;
 use crate::durable;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault::{self, Step, reached};
-use crate::id::VolumeId;
+use crate::id::{SnapshotId, VolumeId};
 use crate::index::Index;
 use crate::layout::{DISK_IMAGE, Layout, SNAPSHOT_IMAGE};
 use crate::marker::{self, Marker};
@@ -53,6 +53,7 @@ impl Pool {
             }),
             admission: Mutex::new(()),
             emptying: Mutex::new(()),
+            snapshot_records: Mutex::new(()),
             distrusted: AtomicBool::new(false),
             reflink: OnceLock::new(),
             _ownership: ownership,
@@ -126,11 +127,17 @@ fn sweep(layout: &Layout) {
     }
 }
 
-/// Only records of volumes are ever replaced. A folder whose name is no id of ours is not looked into.
+/// What an interrupted replacement of a record left. A folder whose name is no id of ours is not looked into.
 fn sweep_records(layout: &Layout) -> Result<()> {
     for name in layout.volumes.names()? {
         if VolumeId::parse(&name).is_ok() {
             let folder = layout.volumes.folder(&name)?;
+            folder.remove_file(durable::temporary_record())?;
+        }
+    }
+    for name in layout.snapshots.names()? {
+        if SnapshotId::parse(&name).is_ok() {
+            let folder = layout.snapshots.folder(&name)?;
             folder.remove_file(durable::temporary_record())?;
         }
     }

@@ -10,10 +10,13 @@ use super::object::{Draft, Published};
 use crate::durable;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault::{Step, reached};
-use crate::id::SnapshotId;
+use crate::id::{SnapshotId, VolumeId};
 use crate::layout::SNAPSHOT_IMAGE;
 use crate::measure;
-use crate::record::{self, Kind, SnapshotRecord, Timestamp, VolumeRecord};
+use crate::record::{
+    self, Checksum, Compression, DataChecksum, Kind, Packing, SnapshotRecord, Timestamp,
+    VolumeMode, VolumeRecord,
+};
 use crate::size::MIB;
 
 /// The qcow2 tables of a fully used disk take 1/4096 of its size (8 + 2 bytes for each 64 KiB), and a little more.
@@ -30,6 +33,10 @@ pub struct NewSnapshot {
     pub source: VolumeRecord,
     /// The image will share the source's blocks. A copy takes new ones at once.
     pub shares_blocks: bool,
+    /// The image is to be compressed in the background, once the snapshot is there.
+    pub compression: Option<Compression>,
+    /// How its data is to be digested, after it was cut.
+    pub checksum: Option<Checksum>,
 }
 
 /// What the snapshot engine made of an image.
@@ -49,6 +56,35 @@ pub struct SnapshotContent {
     pub extents: u64,
     /// How long writers were held back, in microseconds.
     pub stall_us: u64,
+}
+
+/// A snapshot to be made of a disk from elsewhere.
+#[derive(Clone, Debug)]
+pub struct ImportedSnapshot {
+    /// Its id, made from the name.
+    pub id: SnapshotId,
+    /// The administrator's name for it.
+    pub name: String,
+    /// The size of the disk as it came, in bytes.
+    pub requested_bytes: u64,
+    /// How pods are to see a volume restored from it.
+    pub mode: VolumeMode,
+    /// How much data it has at most, in bytes.
+    pub data_bytes: u64,
+    /// The image is to be compressed in the background, once a server serves the pool.
+    pub compression: Option<Compression>,
+}
+
+/// What a record says that is known before there is an image.
+struct Origin {
+    id: SnapshotId,
+    name: String,
+    source_volume: VolumeId,
+    lineage: VolumeId,
+    requested_bytes: u64,
+    mode: VolumeMode,
+    compression: Option<Compression>,
+    checksum: Option<Checksum>,
 }
 
 impl Pool {
@@ -72,25 +108,69 @@ impl Pool {
         cut: impl FnOnce(&File) -> Result<SnapshotContent>,
     ) -> Result<SnapshotRecord> {
         self.guard()?;
-        self.make_snapshot(new, cut)
+        let made = self.expected(&new).and_then(|expected| {
+            let origin = Origin {
+                id: new.id,
+                name: new.name,
+                source_volume: new.source.id,
+                lineage: new.source.lineage,
+                requested_bytes: new.source.requested_bytes,
+                mode: new.source.mode,
+                compression: new.compression,
+                checksum: new.checksum,
+            };
+            self.make_snapshot(origin, expected, cut)
+        });
+        made.map_err(|error| self.name_what_ran_out(error))
+    }
+
+    /// Makes a snapshot of a disk that was never a volume here, in the same steps: `fill` is then what `cut` is there.
+    ///
+    /// # Errors
+    /// As [`Pool::create_snapshot`].
+    pub fn import_snapshot(
+        &self,
+        new: ImportedSnapshot,
+        fill: impl FnOnce(&File) -> Result<SnapshotContent>,
+    ) -> Result<SnapshotRecord> {
+        self.guard()?;
+        let whole = new.data_bytes + new.data_bytes / TABLE_SHARE + MIB;
+        let expected = Want {
+            volume_sizes: 0,
+            snapshot_charges: whole,
+            pending: whole,
+        };
+        // It shares its blocks with no volume: a lineage of its own.
+        let nobody = VolumeId::from_name(&format!("imported as {}", new.name));
+        let origin = Origin {
+            id: new.id,
+            name: new.name,
+            source_volume: nobody.clone(),
+            lineage: nobody,
+            requested_bytes: new.requested_bytes,
+            mode: new.mode,
+            compression: new.compression,
+            checksum: None,
+        };
+        self.make_snapshot(origin, expected, fill)
             .map_err(|error| self.name_what_ran_out(error))
     }
 
     fn make_snapshot(
         &self,
-        new: NewSnapshot,
+        origin: Origin,
+        expected: Want,
         cut: impl FnOnce(&File) -> Result<SnapshotContent>,
     ) -> Result<SnapshotRecord> {
-        if self.layout.snapshots.stat(new.id.as_str())?.is_some() {
+        if self.layout.snapshots.stat(origin.id.as_str())?.is_some() {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                format!("{} exists already", new.id),
+                format!("{} exists already", origin.id),
             ));
         }
-        let expected = self.expected(&new)?;
         let reservation = self.reserve(expected)?;
         reached(Step::SnapshotReserved)?;
-        let mut draft = Draft::new(self, new.id.as_str(), SNAPSHOT_IMAGE)?;
+        let mut draft = Draft::new(self, origin.id.as_str(), SNAPSHOT_IMAGE)?;
         let image = draft.make_image()?;
         // Read-only from the start, though we still write through this descriptor: so one sync covers the mode too.
         image
@@ -106,8 +186,9 @@ impl Pool {
             snapshot_charges: more,
             ..Want::default()
         })?;
-        let record = record_of(new, content);
-        durable::write_record(&draft.folder, &record::encode(Kind::Snapshot, &record)?)?;
+        let record = record_of(origin, content);
+        let bytes = record::encode_as(Kind::Snapshot, record.version(), &record)?;
+        durable::write_record(&draft.folder, &bytes)?;
         reached(Step::SnapshotRecordWritten)?;
         let steps = Published {
             renamed: Step::SnapshotPublished,
@@ -138,20 +219,23 @@ impl Pool {
     }
 }
 
-fn record_of(new: NewSnapshot, content: SnapshotContent) -> SnapshotRecord {
+fn record_of(origin: Origin, content: SnapshotContent) -> SnapshotRecord {
     SnapshotRecord {
-        id: new.id,
-        name: new.name,
-        source_volume: new.source.id,
-        lineage: new.source.lineage,
+        id: origin.id,
+        name: origin.name,
+        source_volume: origin.source_volume,
+        lineage: origin.lineage,
         created: content.created,
-        requested_bytes: new.source.requested_bytes,
+        requested_bytes: origin.requested_bytes,
         virtual_bytes: content.virtual_bytes,
         charge_bytes: content.charge_bytes,
-        mode: new.source.mode,
+        mode: origin.mode,
         data_offset: content.data_offset,
         metadata_digest: content.metadata_digest,
         extents: content.extents,
         stall_us: content.stall_us,
+        packing: origin.compression.map_or(Packing::None, Packing::Wanted),
+        checksum: origin.checksum.map(DataChecksum::wanted),
+        damage: None,
     }
 }

@@ -7,6 +7,7 @@ use super::{Pool, object};
 use crate::durable::Folder;
 use crate::error::{Context, Result};
 use crate::fault::{Step, reached};
+use crate::held;
 use crate::layout::{DISK_IMAGE, SNAPSHOT_IMAGE};
 use crate::size::GIB;
 
@@ -44,7 +45,11 @@ fn free(trash: &Folder, name: &str) -> Result<()> {
     let folder = trash.folder(name)?;
     for image in [DISK_IMAGE, SNAPSHOT_IMAGE] {
         if folder.stat(image)?.is_some() {
-            shrink(&folder.file(image, true)?)?;
+            match held::alone(folder.file(image, true)?)? {
+                Some(unused) => shrink(&unused)?,
+                // Somebody restores or exports it still: he keeps what he has open, and it is freed when he is done.
+                None => tracing::debug!(name, "a deleted image is still read"),
+            }
             folder.remove_file(image)?;
         }
     }

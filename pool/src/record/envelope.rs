@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The version written into every record and marker. It changes with every change of a field.
+/// The version written into every record and marker that has no field which came later. Each change of a field makes a new
+/// version, and a record is of the oldest one that knows all its fields: an older program still reads what it understands.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// What a record speaks of.
@@ -33,6 +34,14 @@ impl Kind {
             Self::Snapshot => "vd-snapshot",
         }
     }
+
+    /// The newest version that this program knows.
+    fn newest(self) -> u32 {
+        match self {
+            Self::Pool | Self::Volume => FORMAT_VERSION,
+            Self::Snapshot => 2,
+        }
+    }
 }
 
 /// The bytes of a record.
@@ -40,14 +49,22 @@ impl Kind {
 /// # Errors
 /// `Internal` when `body` cannot be written as JSON, which no record of ours does.
 pub fn encode<T: Serialize>(kind: Kind, body: &T) -> Result<Vec<u8>> {
+    encode_as(kind, FORMAT_VERSION, body)
+}
+
+/// The bytes of a record of this version.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_as<T: Serialize>(kind: Kind, version: u32, body: &T) -> Result<Vec<u8>> {
     let json = serde_json::to_string(body).map_err(|error| {
         Error::new(
             ErrorKind::Internal,
             format!("write a record as JSON: {error}"),
         )
     })?;
-    let digest = digest(kind.magic(), &FORMAT_VERSION.to_string(), &json);
-    Ok(format!("{} {FORMAT_VERSION} {digest}\n{json}\n", kind.magic()).into_bytes())
+    let digest = digest(kind.magic(), &version.to_string(), &json);
+    Ok(format!("{} {version} {digest}\n{json}\n", kind.magic()).into_bytes())
 }
 
 /// Reads a record.
@@ -72,9 +89,10 @@ pub fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T> {
         )));
     }
     // The version comes before the checksum: a newer program may compute that differently.
-    if version != FORMAT_VERSION.to_string() {
+    let newest = kind.newest();
+    if !(FORMAT_VERSION..=newest).any(|known| version == known.to_string()) {
         return Err(corrupt(format!(
-            "format version {version:?} is not known to this program, which knows {FORMAT_VERSION}: it was written by a newer one, or is damaged"
+            "format version {version:?} is not known to this program, which knows {newest} at most: it was written by a newer one, or is damaged"
         )));
     }
     let computed = digest(magic, version, json);
@@ -146,6 +164,23 @@ mod tests {
         let newer = text.replacen("vd-pool 1 ", "vd-pool 2 ", 1);
         let error = decode::<i32>(Kind::Pool, newer.as_bytes()).unwrap_err();
         assert!(error.to_string().contains("version \"2\""), "{error}");
+    }
+
+    #[test]
+    fn each_kind_has_its_own_newest_version() {
+        let of = |kind, version| encode_as(kind, version, &0).unwrap();
+        assert_eq!(
+            decode::<i32>(Kind::Snapshot, &of(Kind::Snapshot, 2)).unwrap(),
+            0
+        );
+        for (kind, version) in [
+            (Kind::Snapshot, 0),
+            (Kind::Snapshot, 3),
+            (Kind::Volume, 2),
+            (Kind::Pool, 2),
+        ] {
+            assert!(decode::<i32>(kind, &of(kind, version)).is_err());
+        }
     }
 
     #[test]

@@ -4,14 +4,17 @@
 //! `docs/on-disk-format.md` specifies the bytes.
 
 mod envelope;
+mod integrity;
 mod snapshot;
 mod volume;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use envelope::encode_as;
 pub use envelope::{FORMAT_VERSION, Kind, decode, encode};
+pub use integrity::{Checksum, Damage, DataChecksum};
 use serde::{Deserialize, Serialize};
-pub use snapshot::SnapshotRecord;
+pub use snapshot::{Compression, Packed, Packing, SnapshotRecord};
 pub use volume::{Format, FormatState, FsType, Provisioning, Source, VolumeMode, VolumeRecord};
 
 /// A moment in nanoseconds since 1970 UTC.

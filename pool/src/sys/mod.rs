@@ -14,6 +14,7 @@ mod freeze;
 mod grow;
 mod inode_flags;
 mod loop_device;
+mod priority;
 
 pub use clone::{clone_file, clone_range};
 pub use extents::{Extent, extents};
@@ -24,3 +25,4 @@ pub use loop_device::{
     LoopConfig, LoopStatus, block_device_bytes, loop_clear, loop_configure, loop_get_free,
     loop_set_autoclear, loop_set_capacity, loop_status,
 };
+pub use priority::yield_to_others;

@@ -34,7 +34,8 @@ impl Watch<'_> {
         progress: &|_done, _total| {},
     };
 
-    fn check(&self) -> Result<()> {
+    /// Whether the copy is still wanted and worth something.
+    pub(crate) fn check(&self) -> Result<()> {
         if self
             .deadline
             .is_some_and(|deadline| Instant::now() >= deadline)

@@ -59,6 +59,28 @@ pub fn metadata_digest(image: &File, layout: &Layout) -> Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
+/// The same digest over the first `bytes` bytes of any image, whole clusters.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn front_digest(image: &File, bytes: u64) -> Result<String> {
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; cluster_len()];
+    for run in ClusterRuns::new(DataRuns::new(image, 0, bytes)) {
+        for cluster in run? {
+            let offset = cluster * CLUSTER_BYTES;
+            image
+                .read_exact_at(&mut buffer, offset)
+                .context_with(|| format!("read the snapshot image at byte {offset}"))?;
+            if !is_zero(&buffer) {
+                hasher.update(&cluster.to_le_bytes());
+                hasher.update(blake3::hash(&buffer).as_bytes());
+            }
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
 /// Calls `visit` with each cluster of the metadata area that is not all zero, in file order.
 pub(crate) fn for_each_cluster(
     image: &File,

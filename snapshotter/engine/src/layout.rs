@@ -77,7 +77,7 @@ impl Area {
         self.first + self.count
     }
 
-    fn after(previous: Self, count: u64) -> Self {
+    pub(crate) fn after(previous: Self, count: u64) -> Self {
         Self {
             first: previous.end(),
             count,
@@ -189,7 +189,7 @@ impl Layout {
 
 /// How many clusters the refcount table and the refcount blocks take beside `others` clusters, which they have to count
 /// as well as themselves. Grows from one block to the least number that covers everything.
-fn refcount_clusters(others: u64) -> (u64, u64) {
+pub(crate) fn refcount_clusters(others: u64) -> (u64, u64) {
     let mut blocks = 1u64;
     loop {
         let table = blocks.div_ceil(ENTRIES_PER_TABLE);

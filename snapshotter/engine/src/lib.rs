@@ -14,24 +14,40 @@
 //! [`Cut::finish`]. The image is private to the caller until it is finished and published; nothing here renames,
 //! deletes or names a file, so what is left behind by a failure is the caller's private file alone.
 //!
-//! This crate reads only images that it wrote itself and whose digest a record holds. Everything blocks; nothing
-//! panics on what it reads. Errors are [`pool::Error`]s.
+//! A snapshot may later be packed ([`pack`]): another qcow2 file of the same disk, compressed and compact. All the others here
+//! take either; which one it is, the record says.
+//!
+//! Snapshots are read only when they are the images that this crate wrote, whose digest a record holds. What anybody
+//! else may have made goes through the strict [`reader`], which is a world of its own. Everything blocks; nothing panics
+//! on what it reads. Errors are [`pool::Error`]s.
 #![forbid(unsafe_code)]
 
 mod capture;
+mod compact;
 mod copy;
+mod data_digest;
 mod data_map;
 mod digest;
+mod export;
 mod header;
+mod import;
 mod layout;
 mod mapping;
+mod pack;
+mod packed;
+pub mod reader;
 mod restore;
 mod tables;
+mod unpack;
 mod verify;
 
 pub use capture::{Captured, Cut};
 pub use copy::Watch;
+pub use data_digest::{data_digest, verify_with_data};
 pub use digest::metadata_digest;
+pub use export::{export, export_compressed};
+pub use import::{import_qcow2, import_raw};
 pub use layout::{CLUSTER_BYTES, Layout, MAX_VIRTUAL_BYTES, MIN_VIRTUAL_BYTES};
+pub use pack::{Pack, PackedFile, pack};
 pub use restore::{clone_raw, copy_raw, restore};
 pub use verify::{Findings, Problem, verify};

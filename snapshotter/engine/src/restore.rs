@@ -10,9 +10,12 @@ use crate::capture::{cannot_share, check_source, is_unshareable};
 use crate::copy::{Part, Watch, copy_data, forget_cached};
 use crate::digest::metadata_digest;
 use crate::layout::Layout;
+use crate::packed::packed;
+use crate::unpack::unpack;
 use crate::verify::first_problem;
 
-/// Fills `target` with the disk of a snapshot: one ioctl where the filesystem can share blocks, else a sparse copy.
+/// Fills `target` with the disk of a snapshot: one ioctl where the filesystem can share blocks, else a sparse copy. A packed
+/// snapshot is decoded, on all processors.
 ///
 /// `target` is a new file that reads as zero (holes, or preallocated) and already has its size: that of the disk or more.
 /// What is beyond the disk stays zero. Nothing is durable before the caller syncs `target`. The snapshot's metadata is checked against the record
@@ -28,8 +31,12 @@ pub fn restore(
     target: &File,
     watch: &Watch<'_>,
 ) -> Result<()> {
-    let layout = recorded_layout(record)?;
-    check_digest(image, record, &layout)?;
+    if let Some(packed) = packed(record) {
+        let size = check_target(target, record.virtual_bytes)?;
+        unpack(image, record, packed, target, watch)?;
+        return check_size_kept(target, size);
+    }
+    let layout = checked_layout(image, record)?;
     let part = Part {
         file: image,
         offset: layout.data_offset(),
@@ -81,6 +88,13 @@ pub fn copy_raw(source: &File, length: u64, target: &File, watch: &Watch<'_>) ->
     };
     copy_data(part, target, 0, watch).during("copy the volume")?;
     check_size_kept(target, size)
+}
+
+/// The layout of a recorded snapshot whose image is the one that was recorded.
+pub(crate) fn checked_layout(image: &File, record: &SnapshotRecord) -> Result<Layout> {
+    let layout = recorded_layout(record)?;
+    check_digest(image, record, &layout)?;
+    Ok(layout)
 }
 
 /// The layout of a recorded snapshot.

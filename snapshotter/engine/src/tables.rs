@@ -14,7 +14,7 @@ use crate::header::{cluster_len, header_cluster};
 use crate::layout::{Area, CLUSTER_BYTES, COUNTS_PER_BLOCK, ENTRIES_PER_TABLE, Layout};
 
 /// Bit 63 of an L1 or L2 entry: the refcount of what it points to is exactly 1.
-const COPIED: u64 = 1 << 63;
+pub(crate) const COPIED: u64 = 1 << 63;
 
 /// Where finished clusters go: the number of the cluster in the file, and its bytes.
 pub(crate) type Sink<'a> = dyn FnMut(u64, &[u8]) -> Result<()> + 'a;
@@ -201,7 +201,7 @@ fn emit(sink: &mut Sink<'_>, first: u64, bytes: &[u8]) -> Result<()> {
 }
 
 /// Sets the 8 byte entry number `index`.
-fn set_entry(table: &mut [u8], index: u64, entry: u64) {
+pub(crate) fn set_entry(table: &mut [u8], index: u64, entry: u64) {
     let (entries, _) = table.as_chunks_mut::<8>();
     if let Some(slot) = usize::try_from(index)
         .ok()
@@ -212,7 +212,7 @@ fn set_entry(table: &mut [u8], index: u64, entry: u64) {
 }
 
 /// Sets the 2 byte count number `index` to 1.
-fn set_count(block: &mut [u8], index: u64) {
+pub(crate) fn set_count(block: &mut [u8], index: u64) {
     let (counts, _) = block.as_chunks_mut::<2>();
     if let Some(slot) = usize::try_from(index)
         .ok()

@@ -266,6 +266,15 @@ impl<'fs> Case<'fs> {
         );
     }
 
+    /// Nothing is in the making or waits to be freed at this moment.
+    #[must_use]
+    pub fn is_tidy(&self) -> bool {
+        ["tmp", "trash"].iter().all(|name| {
+            let listed = std::fs::read_dir(self.pool().join(name));
+            listed.is_ok_and(|mut entries| entries.next().is_none())
+        })
+    }
+
     /// Nothing unfinished is left in the pool, or will be after a moment.
     #[track_caller]
     pub fn nothing_is_unfinished(&self) {

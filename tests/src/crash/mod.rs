@@ -13,8 +13,10 @@ pub mod case;
 pub mod deletions;
 pub mod errno;
 pub mod growth;
+pub mod integrity;
 pub mod making;
 pub mod node_calls;
+pub mod repack;
 pub mod scenario;
 pub mod snapshots;
 pub mod soak;
@@ -30,6 +32,8 @@ pub fn all() -> Vec<scenario::Scenario> {
         growth::attached(),
         snapshots::scenarios(),
         snapshots::attached(),
+        repack::scenarios(),
+        integrity::scenarios(),
         node_calls::scenarios(),
     ]
     .into_iter()

@@ -1,15 +1,18 @@
 //! The verbs.
 
+mod export;
+mod import;
 mod pool;
 mod snapshot;
+mod verify;
 mod volume;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 
-use crate::args::{Args, Command, PoolCommand};
-use crate::{check, serve};
+use crate::args::{Args, Command, PoolCommand, SnapshotCommand};
+use crate::{check, image, serve};
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
@@ -19,7 +22,17 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Pool(PoolCommand::Status(read)) => pool::status(&read).map(|()| ExitCode::SUCCESS),
         Command::Pool(PoolCommand::Check(read)) => check::run(&read),
         Command::Volume(command) => volume::run(&command).map(|()| ExitCode::SUCCESS),
-        Command::Snapshot(command) => snapshot::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::Snapshot(SnapshotCommand::Look(command)) => {
+            snapshot::run(&command).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Snapshot(SnapshotCommand::Export(args)) => {
+            export::run(&args).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Snapshot(SnapshotCommand::Import(args)) => {
+            import::run(&args).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Snapshot(SnapshotCommand::Verify(args)) => verify::run(&args),
+        Command::Image(command) => image::run(&command),
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
     }
 }

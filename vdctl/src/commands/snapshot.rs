@@ -1,6 +1,6 @@
 //! `vdctl snapshot list` and `vdctl snapshot show`.
 
-use pool::record::{SnapshotRecord, Timestamp};
+use pool::record::{Compression, DataChecksum, Packed, Packing, SnapshotRecord, Timestamp};
 use pool::size::human;
 use pool::{SnapshotId, View};
 
@@ -46,16 +46,27 @@ fn list(view: &View) -> String {
                 human(snapshot.virtual_bytes),
                 human(snapshot.charge_bytes),
                 mode(snapshot.mode),
+                packing(snapshot.packing).to_owned(),
                 utc(snapshot.created),
+                if snapshot.damage.is_some() {
+                    "damaged".to_owned()
+                } else {
+                    "ok".to_owned()
+                },
             ]
         })
         .collect();
-    output::table(&["ID", "VOLUME", "SIZE", "CHARGE", "MODE", "CUT AT"], &rows)
+    output::table(
+        &[
+            "ID", "VOLUME", "SIZE", "CHARGE", "MODE", "PACKED", "CUT AT", "HEALTH",
+        ],
+        &rows,
+    )
 }
 
 fn text(record: &SnapshotRecord, image: &str) -> String {
     format!(
-        "id          {}\nname        {}\nvolume      {}\ncut at      {}\nsize        {} ({} bytes, asked for {})\ncharge      {}\nmode        {}\nextents     {}\nheld back   {} us\nimage       {image}\n",
+        "id          {}\nname        {}\nvolume      {}\ncut at      {}\nsize        {} ({} bytes, asked for {})\ncharge      {}\nmode        {}\nextents     {}\npacked      {}\nheld back   {} us\ndata digest {}\nhealth      {}\nimage       {image}\n",
         record.id,
         record.name.escape_debug(),
         record.source_volume,
@@ -66,8 +77,44 @@ fn text(record: &SnapshotRecord, image: &str) -> String {
         human(record.charge_bytes),
         mode(record.mode),
         record.extents,
+        packing(record.packing),
         record.stall_us,
+        digest(record),
+        health(record),
     )
+}
+
+fn packing(packing: Packing) -> &'static str {
+    match packing {
+        Packing::None => "no",
+        Packing::Wanted(Compression::Zstd) => "zstd, to be done",
+        Packing::Done(Packed {
+            compression: Compression::Zstd,
+            ..
+        }) => "zstd",
+    }
+}
+
+fn digest(record: &SnapshotRecord) -> String {
+    match &record.checksum {
+        None => "none asked for".to_owned(),
+        Some(DataChecksum {
+            digest: Some(digest),
+            verified,
+            ..
+        }) => {
+            let seen = verified.map_or(String::new(), |at| format!(", found so {}", utc(at)));
+            format!("blake3 {digest}{seen}")
+        }
+        Some(_) => "blake3, not made yet".to_owned(),
+    }
+}
+
+fn health(record: &SnapshotRecord) -> String {
+    match &record.damage {
+        None => "nothing wrong is known".to_owned(),
+        Some(damage) => format!("DAMAGED since {}: {}", utc(damage.found), damage.reason),
+    }
 }
 
 /// A moment as `2026-11-22T20:15:00Z`.

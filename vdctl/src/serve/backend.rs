@@ -1,5 +1,7 @@
 //! The Controller service's backend in the same process: the pool of this node.
 
+use std::time::Duration;
+
 use csi_controller::backend::{
     Backend, Capacity, CapacityQuery, CreateSnapshot, CreateVolume, ExpandVolume, Page, Result,
     SnapshotFilter, VolumeDetail,
@@ -10,6 +12,9 @@ use pool::{SnapshotId, VolumeId};
 use proto::errors::{Failure, Kind};
 
 use super::{convert, health};
+
+/// How long a call waits for a snapshot that has to be copied. Sidecars give up after a minute, by default.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One node's pool as a backend.
 #[derive(Debug)]
@@ -116,11 +121,15 @@ impl Backend for InProcess {
     }
 
     async fn create_snapshot(&self, request: CreateSnapshot) -> Result<Snapshot> {
-        let record = self
+        let id = request.id.clone();
+        let made = self
             .node
-            .create_snapshot(convert::snapshot_request(request)?)
-            .await?;
-        Ok(self.snapshot(&record))
+            .create_snapshot(convert::snapshot_request(request)?);
+        match tokio::time::timeout(PATIENCE, made).await {
+            Ok(record) => Ok(self.snapshot(&record?)),
+            // It goes on, and the next call joins it.
+            Err(_elapsed) => Err(being_made(&id, self.node.progress(&id))),
+        }
     }
 
     async fn delete_snapshot(&self, id: &str) -> Result<()> {
@@ -179,6 +188,15 @@ impl Backend for InProcess {
         items.truncate(max);
         Ok(page(items, more, |health| &health.volume_id))
     }
+}
+
+/// A cut is never answered before it is made: on success the caller lets the guest write again.
+fn being_made(id: &str, percent: Option<i32>) -> Failure {
+    let progress = percent.map_or(String::new(), |percent| format!(", {percent} % so far"));
+    Failure::new(
+        Kind::Busy,
+        format!("the snapshot {id} is still being made{progress}; call again to wait for it"),
+    )
 }
 
 fn page<T>(items: Vec<T>, more: bool, id: impl Fn(&T) -> &String) -> Page<T> {

@@ -2,9 +2,10 @@
 
 use csi_controller::backend;
 use csi_controller::model::{self, AccessMode};
-use csi_node::local_node::{SnapshotRequest, VolumeRequest};
+use csi_node::local_node::{SnapshotRequest, VolumeRequest, describe};
 use pool::record::{
-    Format, FormatState, FsType, Provisioning, SnapshotRecord, Source, VolumeMode, VolumeRecord,
+    Checksum, Compression, Format, FormatState, FsType, Provisioning, SnapshotRecord, Source,
+    VolumeMode, VolumeRecord,
 };
 use pool::{SnapshotId, VolumeId};
 use proto::errors::Failure;
@@ -44,6 +45,12 @@ pub(super) fn snapshot_request(
         id: snapshot_id(&request.id)?,
         name: request.name,
         source: volume_id(&request.source_volume_id)?,
+        compression: request.compression.map(|how| match how {
+            model::Compression::Zstd => Compression::Zstd,
+        }),
+        checksum: request.checksum.map(|checksum| match checksum {
+            model::Checksum::Blake3 => Checksum::Blake3,
+        }),
     })
 }
 
@@ -72,7 +79,12 @@ pub(super) fn snapshot(record: &SnapshotRecord, node: &str) -> model::Snapshot {
         requested_bytes: record.requested_bytes,
         image_bytes: record.virtual_bytes,
         created_unix_ns: i64::try_from(record.created.0).unwrap_or(i64::MAX),
-        ready_to_use: true,
+        ready_to_use: record.damage.is_none(),
+        damage: record
+            .damage
+            .as_ref()
+            .map(|damage| describe(record, damage)),
+        checksum: record.checksum.as_ref().map(|_| model::Checksum::Blake3),
         mode: mode(record.mode),
         nodes: vec![proto::topology::value(node)],
     }

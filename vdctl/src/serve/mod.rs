@@ -3,18 +3,20 @@
 mod backend;
 mod convert;
 mod health;
-mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use csi_controller::{ControllerService, DriverName, IdentityService, Serves};
+use csi_controller::socket::Socket;
+use csi_controller::{ControllerService, DriverName, IdentityService};
+use csi_node::local_node::Scrub;
 use csi_node::pool_handle::PoolHandle;
-use csi_node::{LocalNode, NodeService};
+use csi_node::{AdminService, LocalNode, NodeService};
 use pool::attach::target::TargetBase;
 use pool::capacity::Policy;
 use pool::{Options, View};
+use proto::admin::admin_server::AdminServer;
 use proto::csi::v1::controller_server::ControllerServer;
 use proto::csi::v1::identity_server::IdentityServer;
 use proto::csi::v1::node_server::NodeServer;
@@ -22,7 +24,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
 
 use self::backend::InProcess;
-use self::socket::Socket;
 use crate::args::ServeArgs;
 use crate::commands::machine_name;
 
@@ -33,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Serves until SIGTERM or SIGINT. What is published goes on working afterwards.
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
-    start_log(args.log_json);
+    telemetry::log::start(args.log_json);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("vdctl")
@@ -54,20 +55,26 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let identity = IdentityService::new(
         name.clone(),
         env!("CARGO_PKG_VERSION"),
-        Serves::Controller,
         Arc::clone(&backend),
     );
     let controller = ControllerService::new(&name, backend);
     let node_service = NodeService::new(name.as_str(), node.clone(), TargetBase::anywhere());
+    let scrub = Scrub {
+        period: args.scrub_period,
+        rate: args.scrub_rate,
+    };
     let maintenance = tokio::spawn({
         let node = node.clone();
-        async move { node.maintain(MAINTENANCE).await }
+        async move {
+            tokio::join!(node.maintain(MAINTENANCE), node.look_after_snapshots(scrub));
+        }
     });
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let server = Server::builder()
         .add_service(IdentityServer::new(identity))
         .add_service(ControllerServer::new(controller))
         .add_service(NodeServer::new(node_service))
+        .add_service(AdminServer::new(AdminService::new(node.clone())))
         .serve_with_incoming_shutdown(connections, async {
             stopped.await.ok();
         });
@@ -115,21 +122,4 @@ async fn wait_for_signal() -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-fn start_log(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("VD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_target(false)
-        // A log that cannot be written (its disk is full) would else be complained about on the same place, and panic.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    if json {
-        builder.json().init();
-    } else {
-        builder.init();
-    }
 }

@@ -191,6 +191,8 @@ impl Backend for Memory {
             image_bytes: source.capacity_bytes,
             created_unix_ns: 1_700_000_000_000_000_001,
             ready_to_use: true,
+            damage: None,
+            checksum: request.checksum,
             mode: source.mode,
             nodes: source.nodes.clone(),
         };

@@ -5,6 +5,7 @@ use proto::errors::Kind;
 
 use super::{HOSTILE, assert_invalid, map};
 use crate::ids;
+use crate::model::{Checksum, Compression};
 use crate::request::{page, snapshot, text};
 
 fn snapshot_request() -> CreateSnapshotRequest {
@@ -27,12 +28,35 @@ fn a_snapshot_keeps_its_recognisable_name_as_id() {
     let parsed = parsed.expect("valid");
     assert_eq!(parsed.id, parsed.name);
     assert_eq!(parsed.source_volume_id, ids::volume_id("v"));
+    assert_eq!(parsed.compression, None);
+}
+
+#[test]
+fn a_snapshot_class_says_how_images_are_compressed() {
+    let parsed = snapshot::parse_create(&CreateSnapshotRequest {
+        parameters: map(&[("compression", "zstd")]),
+        ..snapshot_request()
+    });
+    assert_eq!(parsed.expect("valid").compression, Some(Compression::Zstd));
+}
+
+#[test]
+fn a_class_says_how_the_data_of_a_snapshot_is_digested() {
+    let checksum = |value: &str| {
+        let parsed = snapshot::parse_create(&CreateSnapshotRequest {
+            parameters: map(&[("checksum", value)]),
+            ..snapshot_request()
+        });
+        parsed.expect("valid").checksum
+    };
+    assert_eq!(checksum("none"), None);
+    assert_eq!(checksum("blake3"), Some(Checksum::Blake3));
 }
 
 #[test]
 fn a_snapshot_request_with_a_bad_field_is_refused() {
     type Change = fn(&mut CreateSnapshotRequest);
-    let changes: [(Change, &str); 9] = [
+    let changes: [(Change, &str); 10] = [
         (|request| request.name.clear(), "name is missing"),
         (|request| request.name = "n".repeat(129), "CSI allows 128"),
         (
@@ -48,16 +72,20 @@ fn a_snapshot_request_with_a_bad_field_is_refused() {
             "CSI allows 128",
         ),
         (
-            |request| request.parameters = map(&[("compression", "zstd")]),
-            "not built yet",
+            |request| request.parameters = map(&[("compression", "")]),
+            "known are none and zstd",
         ),
         (
             |request| request.parameters = map(&[("compression", "gzip")]),
-            "known is none",
+            "known are none and zstd",
+        ),
+        (
+            |request| request.parameters = map(&[("checksum", "sha1")]),
+            "known are none and blake3",
         ),
         (
             |request| request.parameters = map(&[("x", "y")]),
-            "known is compression",
+            "known are compression (none, zstd) and checksum (none, blake3)",
         ),
         (
             |request| request.accessibility_requirements = Some(TopologyRequirement::default()),

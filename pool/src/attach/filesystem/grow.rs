@@ -95,7 +95,7 @@ fn grow_ext4(mount_point: &File, device: &LoopDevice, bytes: u64) -> Result<Grow
             true => error
                 .context(
                     "the kernel wants CAP_SYS_RESOURCE for this: give the driver that capability (a privileged container has it), \
-                     or restart the pod, which grows the filesystem before it is mounted again",
+                     or stop its pods until the volume is unmounted: the next mount grows the filesystem",
                 )
                 .with_kind(ErrorKind::Precondition),
         }

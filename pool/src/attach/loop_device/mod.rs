@@ -8,14 +8,18 @@
 
 mod configure;
 mod detach;
+mod lost;
 mod node;
+mod writes;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use configure::{Attached, attach, set_capacity};
-pub use detach::{Usage, detach, usage};
+pub use detach::{Usage, detach, is_claimed, is_held, usage};
+pub use lost::{LostDevice, detach_lost, find_lost, lost_by_device_number};
+pub use writes::{Writes, writes};
 
 use crate::attach::mountinfo::DeviceNumber;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -144,20 +148,19 @@ pub fn by_device_number(device: DeviceNumber) -> Result<Option<LoopDevice>> {
     }
     let raw = device.raw();
     // Minor and number are the same unless the kernel was booted with `max_part`.
-    for number in node::bound_numbers()? {
-        if node::rdev(number)? == Some(raw) {
-            return status(number);
-        }
+    match node::bound()?.into_iter().find(|node| node.rdev == raw) {
+        Some(node) => status(node.number),
+        None => Ok(None),
     }
-    Ok(None)
 }
 
 /// A device that cannot say what it is bound to is left out: the filesystem under it has failed, so its file is none of
 /// those that a caller could open and is looking for. One dead disk of somebody else must not stop every pool.
 fn bound() -> Result<Vec<LoopDevice>> {
     let mut found = Vec::new();
-    for number in node::bound_numbers()? {
-        match status(number) {
+    for node in node::bound()? {
+        let number = node.number;
+        match status_of(number, node.open()) {
             // Its file lies on a filesystem that was shut down: nobody can tell which file it was, and nothing can be read or
             // written through it any more. It must not keep the other devices from being used.
             Err(error) if error.errno() == Some(libc::EIO) => {
@@ -171,7 +174,11 @@ fn bound() -> Result<Vec<LoopDevice>> {
 
 /// What a device is bound to now; `None` when it was released meanwhile.
 fn status(number: u32) -> Result<Option<LoopDevice>> {
-    let device = match node::open(number, false) {
+    status_of(number, node::open(number, false))
+}
+
+fn status_of(number: u32, opened: Result<File>) -> Result<Option<LoopDevice>> {
+    let device = match opened {
         Ok(device) => device,
         Err(error) if is_gone(&error) => return Ok(None),
         Err(error) => return Err(error),

@@ -17,24 +17,39 @@ pub(super) fn path(number: u32) -> PathBuf {
     PathBuf::from(format!("/dev/loop{number}"))
 }
 
-/// The numbers of all loop devices that are bound to something, in order.
-pub(super) fn bound_numbers() -> Result<Vec<u32>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir("/sys/block").during("list /sys/block")? {
-        let entry = entry.during("list /sys/block")?;
-        let number = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.strip_prefix("loop"))
-            .and_then(|digits| digits.parse().ok());
-        if let Some(number) = number
-            && is_bound(number)
-        {
-            numbers.push(number);
-        }
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
+/// A loop device that is bound to something, by its number N and the number of its node (`st_rdev`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) number: u32,
+    pub(super) rdev: u64,
+}
+
+/// All loop devices that are bound to something, lowest number first. The kernel lists the disks that have a size, which is
+/// one short text also where a hundred unbound devices lie in sysfs; every snapshot and every call of kubelet asks for it.
+pub(super) fn bound() -> Result<Vec<Node>> {
+    let text = fs::read_to_string("/proc/partitions").during("read /proc/partitions")?;
+    Ok(parse_partitions(&text))
+}
+
+/// Columns: major, minor, size in KiB, name. Partitions of a loop device (`loop0p1`) are none.
+fn parse_partitions(text: &str) -> Vec<Node> {
+    let mut found: Vec<Node> = text
+        .lines()
+        .filter_map(|line| {
+            let mut columns = line.split_ascii_whitespace();
+            let device = DeviceNumber {
+                major: columns.next()?.parse().ok()?,
+                minor: columns.next()?.parse().ok()?,
+            };
+            let number = columns.nth(1)?.strip_prefix("loop")?.parse().ok()?;
+            (device.major == MAJOR).then_some(Node {
+                number,
+                rdev: device.raw(),
+            })
+        })
+        .collect();
+    found.sort_unstable_by_key(|node| node.number);
+    found
 }
 
 /// Only a bound device has this folder.
@@ -69,6 +84,13 @@ pub(super) fn rdev_of(device: &File) -> Result<u64> {
     Ok(device.metadata().during("examine a loop device")?.rdev())
 }
 
+impl Node {
+    /// Opens it for reading, as [`open`].
+    pub(super) fn open(self) -> Result<File> {
+        open_as(self.number, self.rdev, &OpenOptions::new(), false)
+    }
+}
+
 /// Opens `/dev/loopN`. A container's `/dev` was filled when the container started and lacks younger devices, so a
 /// missing node is made.
 pub(super) fn open(number: u32, exclusive: bool) -> Result<File> {
@@ -81,13 +103,17 @@ pub(super) fn open_for_writing(number: u32) -> Result<File> {
 }
 
 fn open_with(number: u32, options: &OpenOptions, exclusive: bool) -> Result<File> {
-    let path = path(number);
     let wanted = rdev(number)?.ok_or_else(|| {
         Error::new(
             ErrorKind::NotFound,
-            format!("there is no {}", path.display()),
+            format!("there is no {}", path(number).display()),
         )
     })?;
+    open_as(number, wanted, options, exclusive)
+}
+
+fn open_as(number: u32, wanted: u64, options: &OpenOptions, exclusive: bool) -> Result<File> {
+    let path = path(number);
     let mut options = options.clone();
     let flags = libc::O_NOFOLLOW | if exclusive { libc::O_EXCL } else { 0 };
     options.read(true).custom_flags(flags);
@@ -121,5 +147,21 @@ fn make(path: &Path, rdev: u64) -> Result<()> {
             format!("make the device node {}", path.display()),
             errno.into(),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loop_devices_are_told_from_partitions_and_other_disks() {
+        let text = "major minor  #blocks  name\n\n 254        0  264241152 vda\n   7       12     512000 loop12\n   \
+                    7        3    1048576 loop3\n 259        0       1024 loop3p1\n   7        x       1024 loop9\n";
+        let numbers: Vec<u32> = parse_partitions(text)
+            .iter()
+            .map(|node| node.number)
+            .collect();
+        assert_eq!(numbers, [3, 12]);
     }
 }

@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 pub use inspect::{Content, Found};
@@ -19,6 +20,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::attach::mountinfo::DeviceNumber;
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Where targets may lie.
@@ -166,6 +168,23 @@ impl Target {
     pub fn reference(&self) -> Result<OwnedFd> {
         self.open_self(OFlag::O_PATH)
             .map_err(|errno| self.failed("open", errno))
+    }
+
+    /// The number of the block device whose node is visible there; `None` for anything else, also for the root of a filesystem that
+    /// has failed and cannot be examined any more.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`.
+    pub fn device_node(&self) -> Result<Option<DeviceNumber>> {
+        let metadata = match File::from(self.reference()?).metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(None),
+            Err(error) => {
+                return Err(error).context_with(|| format!("examine {}", self.path.display()));
+            }
+        };
+        let is_block = metadata.file_type().is_block_device();
+        Ok(is_block.then(|| DeviceNumber::from_raw(metadata.rdev())))
     }
 
     /// Opens the folder that is there, or the root of the filesystem mounted on it, for reading.

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-use pool::record::{SnapshotRecord, Timestamp, VolumeMode};
+use pool::record::{Packing, SnapshotRecord, Timestamp, VolumeMode};
 use pool::{SnapshotId, VolumeId};
-use snapshot_engine::{Captured, Cut, Watch, restore, verify};
+use snapshot_engine::reader::{self, Content};
+use snapshot_engine::{Captured, Cut, Layout, Watch, restore, verify};
 
 use crate::content::{assert_same, assert_zero};
 use crate::scratch::{Scratch, run};
@@ -53,6 +54,9 @@ pub(crate) fn record(name: &str, captured: &Captured) -> SnapshotRecord {
         metadata_digest: captured.metadata_digest.clone(),
         extents: captured.runs,
         stall_us: 0,
+        packing: Packing::None,
+        checksum: None,
+        damage: None,
     }
 }
 
@@ -66,6 +70,23 @@ pub(crate) fn assert_qemu_agrees(image: &Path, raw: &Path, virtual_bytes: u64) {
     run(Command::new("qemu-img")
         .args(["compare", "-f", "raw", "-F", "qcow2"])
         .args([raw, image]));
+    assert_strict_reader_agrees(image, virtual_bytes);
+}
+
+/// Asserts that the reader of foreign images accepts ours, and finds all data where the identity layout has it.
+fn assert_strict_reader_agrees(image: &Path, virtual_bytes: u64) {
+    let file = reader::open(image).unwrap();
+    let mut image = reader::check(&file).unwrap();
+    let facts = *image.facts();
+    assert_eq!(facts.virtual_bytes, virtual_bytes);
+    assert_eq!((facts.leaked_clusters, facts.compressed_clusters), (0, 0));
+    let layout = Layout::for_virtual_size(virtual_bytes).unwrap();
+    for run in image.runs() {
+        let run = run.unwrap();
+        if let Content::Data { offset } = run.content {
+            assert_eq!(offset, layout.data_offset() + run.start);
+        }
+    }
 }
 
 /// Asserts what `qemu-img info` says of a snapshot.

@@ -23,7 +23,7 @@ use crate::table::{Table, median_ms, ms, verdict};
 
 /// A snapshot may take this much longer than the bare ioctl with the same fsyncs.
 const CLONE_LIMIT: f64 = 1.5;
-/// And must be this much faster than `qemu-img convert`, for the full disk.
+/// And must be this much faster than `qemu-img convert`, for the full contiguous disk.
 const CONVERT_LIMIT: f64 = 100.0;
 
 /// What is measured, in the order of the table.
@@ -259,7 +259,7 @@ impl Bench<'_> {
         row.extend([format!("{cut:.2}"), format!("{made:.2}")]);
         row.push(verdict(cut <= CLONE_LIMIT && made <= CLONE_LIMIT).to_owned());
         row.push(format!("{faster:.0}"));
-        let asked = shape == Shape::Full;
+        let asked = shape == Shape::Contiguous;
         row.push(
             if asked {
                 verdict(faster >= CONVERT_LIMIT)

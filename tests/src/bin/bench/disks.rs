@@ -20,7 +20,9 @@ const BLOCK: usize = 4096;
 /// The shape of a disk's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// Every byte was written once, in order.
+    /// Every byte was written once, in order, on a disk that was allocated ahead: as contiguous as the filesystem has it.
+    Contiguous,
+    /// Every byte was written once, in order, on a thin disk: Btrfs keeps an extent for each write, also side by side.
     Full,
     /// A tenth was written, one MiB out of ten.
     Sparse,
@@ -29,10 +31,12 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 3] = [Self::Full, Self::Sparse, Self::Fragmented];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Contiguous, Self::Full, Self::Sparse, Self::Fragmented];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Contiguous => "full, thick",
             Self::Full => "full",
             Self::Sparse => "10 % in 1 MiB pieces",
             Self::Fragmented => "fragmented",
@@ -42,7 +46,17 @@ impl Shape {
 
 /// A new published volume of `bytes` with a content of `shape`.
 pub(crate) fn make(fixture: &Fixture, bytes: u64, shape: Shape) -> Result<Attachment> {
-    let volume = fixture.published("bench-disk", bytes, &requests::block());
+    let how = requests::block();
+    let provisioning = if shape == Shape::Contiguous {
+        "thick"
+    } else {
+        "thin"
+    };
+    let request = requests::volume("bench-disk", bytes, how.clone());
+    let request = requests::with_parameter(request, "provisioning", provisioning);
+    let volume = fixture.csi.made_volume(request);
+    let volume = fixture.attachment(&volume.volume_id, "pod-1", &how);
+    volume.up(&fixture.csi);
     let step = if shape == Shape::Sparse {
         10 * MIB
     } else {

@@ -2,10 +2,13 @@
 //!
 //! Every figure is a median, and what is compared is measured in turns in the same run, because
 //! machines differ and change: the ratios are the result. `--quick` takes smaller disks and fewer
-//! rounds. Names of tables (`copies`, `stall`, `server`, `throughput`) choose what is measured.
+//! rounds. Names of tables (`copies`, `stall`, `server`, `images`, `compression`,
+//! `throughput`) choose what is measured.
 
+mod compression;
 mod copies;
 mod disks;
+mod images;
 mod plan;
 mod server;
 mod stall;
@@ -23,7 +26,7 @@ use crate::plan::Plan;
 /// A name, a heading, and what fills the table.
 type Chapter = (&'static str, &'static str, fn(&Plan) -> Result<String>);
 
-const CHAPTERS: [Chapter; 4] = [
+const CHAPTERS: [Chapter; 6] = [
     (
         "copies",
         "Snapshot and restore beside other ways to copy a disk",
@@ -31,10 +34,19 @@ const CHAPTERS: [Chapter; 4] = [
     ),
     ("stall", "How long a writer waits", stall::measure),
     ("server", "The server", server::measure),
+    ("images", "The strict check of images", images::measure),
+    ("compression", "Compressed images", compression::measure),
     ("throughput", "I/O of a Block volume", throughput::measure),
 ];
 
 fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some((_peak_of, command)) = words
+        .split_first()
+        .filter(|words| words.0 == images::PEAK_OF)
+    {
+        return images::peak_of(command);
+    }
     match bench() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -50,7 +62,11 @@ fn bench() -> Result<()> {
         match argument.as_str() {
             "--quick" => plan = Plan::quick(),
             name if CHAPTERS.iter().any(|chapter| chapter.0 == name) => chosen.push(argument),
-            other => bail!("{other}: give --quick, or tables: copies stall server throughput"),
+            other => {
+                bail!(
+                    "{other}: give --quick, or tables: copies stall server images compression throughput"
+                )
+            }
         }
     }
     ensure!(

@@ -14,8 +14,10 @@ pub(crate) struct Plan {
     pub(crate) disk_bytes: &'static [u64],
     /// Rounds of what takes milliseconds.
     pub(crate) rounds: usize,
-    /// Seconds of each fio run and of each phase of the stall.
+    /// Seconds of each phase of the stall.
     pub(crate) seconds: u64,
+    /// Seconds of each fio run.
+    pub(crate) fio_seconds: u64,
     /// Rounds of fio.
     pub(crate) fio_rounds: usize,
     /// Volumes that are created to find the rate.
@@ -30,7 +32,8 @@ impl Plan {
             disk_bytes: &[GIB, 10 * GIB],
             rounds: 9,
             seconds: 4,
-            fio_rounds: 5,
+            fio_seconds: 1,
+            fio_rounds: 15,
             volumes: 200,
             quick: false,
             stopped: Arc::default(),
@@ -42,7 +45,8 @@ impl Plan {
             disk_bytes: &[GIB],
             rounds: 5,
             seconds: 1,
-            fio_rounds: 3,
+            fio_seconds: 1,
+            fio_rounds: 5,
             volumes: 60,
             quick: true,
             stopped: Arc::default(),

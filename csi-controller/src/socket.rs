@@ -11,7 +11,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 
 /// A socket's file, which is removed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub struct Socket {
     path: PathBuf,
     inode: u64,
 }
@@ -20,7 +20,10 @@ impl Socket {
     /// Listens at `unix:///path`. A file left by a killed server is replaced; a living server is left alone.
     ///
     /// The socket is made under another name, closed to everybody else, and renamed: nobody can connect in between.
-    pub(super) fn bind(listen: &str) -> anyhow::Result<(Self, UnixListenerStream)> {
+    ///
+    /// # Errors
+    /// When `listen` is no such path, another process serves it, or the file cannot be made.
+    pub fn bind(listen: &str) -> anyhow::Result<(Self, UnixListenerStream)> {
         let path = parse(listen)?;
         if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
             std::fs::DirBuilder::new()
@@ -42,13 +45,20 @@ impl Socket {
         put_in_place(&aside, &path)?;
         Ok((Self { path, inode }, UnixListenerStream::new(listener)))
     }
+
+    /// Whether the file is still there, and still this socket's.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
         // Not if a later server has put its own there.
-        let ours = std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode);
-        if ours && let Err(error) = remove_file(&self.path) {
+        if self.is_in_place()
+            && let Err(error) = remove_file(&self.path)
+        {
             tracing::warn!(error = format!("{error:#}"), "the socket stays behind");
         }
     }
@@ -90,8 +100,10 @@ fn refuse_if_served(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Hidden, because kubelet looks at every other socket that appears in its folder of plugins.
 fn aside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}", std::process::id()));
     path.with_file_name(name)
 }

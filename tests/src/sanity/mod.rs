@@ -1,5 +1,7 @@
 //! Runs csi-sanity, the conformance test of the CSI project, and reads its report.
 
+pub mod conformance;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::cluster::Node;
 use crate::{binaries, tools, wait};
 
 /// Longest time for one run.
@@ -15,8 +18,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// One run to be made.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The server's socket.
+    /// The server's socket; the node's if there are two.
     pub socket: PathBuf,
+    /// The controller's socket, if it has one of its own.
+    pub controller: Option<PathBuf>,
     /// A folder of this run's own: paths, report and output lie there.
     pub folder: PathBuf,
     /// `mount` or `block`.
@@ -54,6 +59,29 @@ impl Run {
     #[track_caller]
     #[must_use]
     pub fn start(self) -> Running {
+        let command = Command::new(binaries::csi_sanity());
+        let inside = self.folder.clone();
+        self.start_as(command, &inside)
+    }
+
+    /// Starts it in a node of a cluster: the sockets are paths there, and `inside` is the run's folder as the node sees it.
+    #[track_caller]
+    #[must_use]
+    pub fn start_in(self, node: &Node, inside: &Path) -> Running {
+        std::fs::create_dir_all(&self.folder).expect("make the run's folder");
+        // A node does not see the project.
+        let program = self.folder.join("csi-sanity");
+        let _bytes = std::fs::copy(binaries::csi_sanity(), program).expect("copy csi-sanity");
+        let mut command = node.command("sh").expect("the node is up");
+        // The working folder of whoever enters a node is outside of it.
+        let _command = command
+            .args(["-c", "cd / && exec \"$@\"", "sh"])
+            .arg(inside.join("csi-sanity"));
+        self.start_as(command, inside)
+    }
+
+    #[track_caller]
+    fn start_as(self, mut command: Command, inside: &Path) -> Running {
         std::fs::create_dir_all(&self.folder).expect("make the run's folder");
         let parameters: Vec<String> = self
             .parameters
@@ -62,32 +90,43 @@ impl Run {
             .collect();
         std::fs::write(self.folder.join("parameters.yaml"), parameters.concat())
             .expect("write the class parameters");
-        let at = |name: &str| self.folder.join(name).display().to_string();
         let output = std::fs::File::create(self.folder.join("output")).expect("create its output");
-        let mut command = Command::new(binaries::csi_sanity());
         let _command = command
-            .arg(format!("--csi.endpoint=unix://{}", self.socket.display()))
-            .arg(format!("--csi.mountdir={}", at("mount")))
-            .arg(format!("--csi.stagingdir={}", at("staging")))
-            .arg(format!("--csi.testvolumesize={}", self.bytes))
-            .arg(format!("--csi.testvolumeexpandsize={}", 2 * self.bytes))
-            .arg(format!("--csi.testvolumeaccesstype={}", self.access))
-            .arg(format!("--ginkgo.json-report={}", at("report.json")))
-            .arg("--ginkgo.no-color")
+            .args(self.arguments(inside))
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("share its output"))
             .stderr(output);
+        let child = tools::start(&mut command).expect("start csi-sanity");
+        Running { run: self, child }
+    }
+
+    fn arguments(&self, inside: &Path) -> Vec<String> {
+        let at = |name: &str| inside.join(name).display().to_string();
+        let mut arguments = vec![
+            format!("--csi.endpoint=unix://{}", self.socket.display()),
+            format!("--csi.mountdir={}", at("mount")),
+            format!("--csi.stagingdir={}", at("staging")),
+            format!("--csi.testvolumesize={}", self.bytes),
+            format!("--csi.testvolumeexpandsize={}", 2 * self.bytes),
+            format!("--csi.testvolumeaccesstype={}", self.access),
+            format!("--ginkgo.json-report={}", at("report.json")),
+            "--ginkgo.no-color".to_owned(),
+        ];
+        if let Some(controller) = &self.controller {
+            arguments.push(format!(
+                "--csi.controllerendpoint=unix://{}",
+                controller.display()
+            ));
+        }
         if !self.parameters.is_empty() {
-            let _command = command.arg(format!(
+            arguments.push(format!(
                 "--csi.testvolumeparameters={}",
                 at("parameters.yaml")
             ));
         }
-        for name in self.without {
-            let _command = command.arg(format!("--ginkgo.skip={name}$"));
-        }
-        let child = tools::start(&mut command).expect("start csi-sanity");
-        Running { run: self, child }
+        let skips = self.without.iter();
+        arguments.extend(skips.map(|name| format!("--ginkgo.skip={name}$")));
+        arguments
     }
 }
 

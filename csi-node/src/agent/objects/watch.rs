@@ -1,0 +1,135 @@
+//! Which objects are looked at, and when: each when it changes, when it was published or unpublished, when the pool comes or
+//! goes, and now and then.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use kube::ResourceExt as _;
+use kube::api::Api;
+use kube::runtime::controller::{Action, Error as ControllerError, ReconcileRequest};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{Config, WatchStreamExt as _, applier, watcher};
+
+use super::managed::Managed;
+use super::patch::Error;
+use super::reconcile::reconcile;
+use crate::agent::Agent;
+
+/// How long events are gathered before an object is looked at: our own changes come back as events, a few at once.
+const DEBOUNCE: Duration = Duration::from_millis(5);
+/// How soon an object is looked at again after the API server did not answer.
+const RETRY: Duration = Duration::from_secs(5);
+/// How soon after somebody else changed it at the same time.
+const STALE: Duration = Duration::from_millis(100);
+/// How many objects are worked on at once. Operations on data have bounds of their own.
+const AT_ONCE: u16 = 64;
+
+/// This node's objects of one kind, as far as they are known.
+pub(crate) type Objects<K> = Store<K>;
+
+/// Reconciles all objects of one kind until it is dropped. `writer` belongs to the store that others read; `extra` names
+/// objects to look at besides those that changed.
+pub(crate) async fn run<K: Managed + Unpin>(
+    agent: Arc<Agent>,
+    writer: reflector::store::Writer<K>,
+    extra: impl Stream<Item = String> + Send + 'static,
+) {
+    let objects = writer.as_reader();
+    let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", agent.node.name()));
+    let changed = Arc::clone(&agent);
+    let seen = api::watching(Api::<K>::all(agent.client.clone()), mine)
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        // Not by waiting for the store to be ready: of several who wait for that, only one is woken.
+        .inspect(first_list(Arc::clone(&agent)))
+        .touched_objects()
+        .inspect(move |object| {
+            // An object that came or went may make or end an orphan.
+            if object
+                .as_ref()
+                .is_ok_and(|object| object.meta().deletion_timestamp.is_some())
+            {
+                changed.changed.notify_one();
+            }
+        })
+        .map(|object| object.map(|object| ObjectRef::from_obj(&object)));
+    let everything = pool_changes(&agent, objects.clone());
+    let extra = extra.map(|name| ObjectRef::<K>::new(&name));
+    let others = futures::stream::select(everything, extra).map(Ok);
+    let queue =
+        futures::stream::select(seen, others).map(|wanted| wanted.map(ReconcileRequest::from));
+    let config = Config::default().debounce(DEBOUNCE).concurrency(AT_ONCE);
+    let begin = |object: Arc<K>, agent: Arc<Agent>| {
+        let span = tracing::info_span!("reconcile", name = object.name_any());
+        Box::pin(tracing::Instrument::instrument(
+            reconcile(object, agent),
+            span,
+        ))
+    };
+    let retry = |object: Arc<K>, error: &Error, _agent| again(object.as_ref(), error);
+    let mut results = std::pin::pin!(applier(begin, retry, agent, objects, queue, config));
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(_)
+            | Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
+            Err(error) => {
+                tracing::warn!(%error, what = K::WHAT, "the API server cannot be watched; it is tried again");
+            }
+        }
+    }
+}
+
+/// Notes, once, that the first list of objects is whole.
+fn first_list<K>(agent: Arc<Agent>) -> impl FnMut(&watcher::Result<watcher::Event<K>>) {
+    let mut known = false;
+    move |event| {
+        if !known && matches!(event, Ok(watcher::Event::InitDone)) {
+            known = true;
+            agent.synced.fetch_add(1, Ordering::AcqRel);
+            agent.changed.notify_one();
+        }
+    }
+}
+
+/// What to do after the API server did not do its part.
+fn again<K: Managed>(object: &K, error: &Error) -> Action {
+    let name = object.name_any();
+    if error.is_stale() {
+        tracing::debug!(name, %error, "changed meanwhile; it is looked at again");
+        return Action::requeue(STALE);
+    }
+    tracing::warn!(name, what = K::WHAT, %error, "cannot be reconciled now; it is tried again");
+    Action::requeue(spread(RETRY, &name))
+}
+
+/// Every object, each time when the pool was opened or went away.
+fn pool_changes<K: Managed>(
+    agent: &Agent,
+    objects: Objects<K>,
+) -> impl Stream<Item = ObjectRef<K>> + Send + 'static + use<K> {
+    let standing = agent.standing.subscribe();
+    futures::stream::unfold(standing, |mut standing| async move {
+        standing.changed().await.ok()?;
+        Some(((), standing))
+    })
+    .flat_map(move |()| {
+        let all: Vec<_> = objects
+            .state()
+            .iter()
+            .map(|object| ObjectRef::from_obj(object.as_ref()))
+            .collect();
+        futures::stream::iter(all)
+    })
+}
+
+/// Up to a fifth more than `time`, always the same for one name: so that not all are due in the same instant.
+pub(super) fn spread(time: Duration, name: &str) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let part = u32::try_from(hasher.finish() % 200).unwrap_or(0);
+    time + time * part / 1000
+}

@@ -1,0 +1,203 @@
+//! The digest of a snapshot's data.
+//!
+//! It is the BLAKE3 hash of, for every 64 KiB cluster of the disk that is not all zero, in the order of the disk, the
+//! cluster's number as 8 bytes little-endian followed by the 32 byte BLAKE3 hash of its bytes. So it is about the disk and not
+//! about the file: whether zeroes are stored or holes makes no difference, nor where in the file a cluster lies.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use blake3::Hasher;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use pool::record::{Packed, SnapshotRecord};
+use pool::{Context, Error, ErrorKind, Result};
+
+use crate::copy::Watch;
+use crate::data_map::{ClusterRuns, DataRuns};
+use crate::digest::{check_size, is_zero};
+use crate::header::cluster_len;
+use crate::layout::{CLUSTER_BYTES, Layout};
+use crate::pack::pieces::{BATCH, PieceReader};
+use crate::packed::{PackedImage, check_packed_size, packed};
+use crate::restore::recorded_layout;
+use crate::verify::{Findings, compare_front, verify};
+
+/// How many clusters are read at once.
+const CLUSTERS_AT_ONCE: u64 = 16;
+
+/// The digest of the disk in a snapshot image, 64 hex digits, read from the disk and not from memory. 1 MiB is in memory, and
+/// what was read does not stay in the page cache. Holes are not read. `watch.keep_going` is asked before each MiB.
+///
+/// # Errors
+/// `Corrupt` when the image does not have the size that the record says, also when it is cut short meanwhile, as a deletion
+/// does; `Uncertain` when told to stop; `Io`.
+pub fn data_digest(image: &File, record: &SnapshotRecord, watch: &Watch<'_>) -> Result<String> {
+    match packed(record) {
+        Some(packed) => of_packed(image, record, packed, watch),
+        None => of_identity(image, record, watch),
+    }
+}
+
+fn of_identity(image: &File, record: &SnapshotRecord, watch: &Watch<'_>) -> Result<String> {
+    let layout = recorded_layout(record)?;
+    check_size(image, &layout)?;
+    forget(image, 0, 0);
+    let (offset, length) = (layout.data_offset(), layout.virtual_bytes());
+    let mut reader = Reader {
+        image,
+        layout: &layout,
+        sum: Sum::default(),
+        bytes: vec![0; cluster_len() * usize::try_from(CLUSTERS_AT_ONCE).unwrap_or(1)],
+    };
+    for run in ClusterRuns::new(DataRuns::new(image, offset, length)) {
+        let run = run?;
+        let mut next = run.start;
+        while next < run.end {
+            if !(watch.keep_going)() {
+                return Err(stopped(record));
+            }
+            let end = run.end.min(next + CLUSTERS_AT_ONCE);
+            reader.read(next, end)?;
+            next = end;
+            (watch.progress)(next * CLUSTER_BYTES, length);
+        }
+    }
+    // A deletion cuts the image from its end: what was read of it may then have been a hole.
+    check_size(image, &layout)?;
+    (watch.progress)(length, length);
+    Ok(reader.sum.finish())
+}
+
+/// Every stream has to decode on the way.
+fn of_packed(
+    image: &File,
+    record: &SnapshotRecord,
+    packed: Packed,
+    watch: &Watch<'_>,
+) -> Result<String> {
+    forget(image, 0, 0);
+    let source = PackedImage::open(image, record, packed)?;
+    let mut pieces = source.pieces();
+    let mut reader = PieceReader::new(image);
+    let mut sum = Sum::default();
+    let mut bytes = vec![0; BATCH * cluster_len()];
+    loop {
+        if !(watch.keep_going)() {
+            return Err(stopped(record));
+        }
+        let batch: Vec<_> = pieces.by_ref().take(BATCH).collect::<Result<_>>()?;
+        let Some(last) = batch.last() else { break };
+        let disk = bytes
+            .get_mut(..batch.len() * cluster_len())
+            .unwrap_or_default();
+        reader.read(&batch, disk)?;
+        forget(image, 0, 0);
+        for (piece, bytes) in batch.iter().zip(disk.chunks(cluster_len())) {
+            sum.add(piece.cluster, bytes);
+        }
+        (watch.progress)((last.cluster + 1) * CLUSTER_BYTES, record.virtual_bytes);
+    }
+    check_packed_size(image, packed)?;
+    (watch.progress)(record.virtual_bytes, record.virtual_bytes);
+    Ok(sum.finish())
+}
+
+/// As [`verify`], and the data too, if the record has a digest of it. Whether it has is in the record, not in the answer.
+///
+/// # Errors
+/// `Uncertain` when told to stop, and `Io`: what is wrong with what was read is a finding.
+pub fn verify_with_data(
+    image: &File,
+    record: &SnapshotRecord,
+    watch: &Watch<'_>,
+) -> Result<Findings> {
+    let Some(expected) = record
+        .checksum
+        .as_ref()
+        .and_then(|checksum| checksum.digest.as_ref())
+    else {
+        return verify(image, record);
+    };
+    let mut findings = Findings::default();
+    match packed(record) {
+        // That its streams decode shows when the data is read.
+        Some(packed) => compare_front(image, record, packed, &mut findings)?,
+        None => findings = verify(image, record)?,
+    }
+    match data_digest(image, record, watch) {
+        Ok(found) if found == *expected => {}
+        Ok(found) => findings.add(
+            None,
+            format!("the data has changed: its digest is {found}, the record says {expected}"),
+        ),
+        // Of another size: that is a finding of the metadata already.
+        Err(error) if error.kind() == ErrorKind::Corrupt && !findings.is_clean() => {}
+        Err(error) if error.kind() == ErrorKind::Corrupt => findings.add(None, error.to_string()),
+        Err(error) => return Err(error),
+    }
+    Ok(findings)
+}
+
+struct Reader<'a> {
+    image: &'a File,
+    layout: &'a Layout,
+    sum: Sum,
+    bytes: Vec<u8>,
+}
+
+/// The digest so far.
+#[derive(Default)]
+struct Sum(Hasher);
+
+impl Sum {
+    /// Takes a cluster of the disk in.
+    fn add(&mut self, cluster: u64, bytes: &[u8]) {
+        if !is_zero(bytes) {
+            self.0.update(&cluster.to_le_bytes());
+            self.0.update(blake3::hash(bytes).as_bytes());
+        }
+    }
+
+    fn finish(&self) -> String {
+        self.0.finalize().to_hex().to_string()
+    }
+}
+
+impl Reader<'_> {
+    /// Takes the clusters of the disk from `start` to before `end` in.
+    fn read(&mut self, start: u64, end: u64) -> Result<()> {
+        let position = self.layout.data_offset() + start * CLUSTER_BYTES;
+        let length = (end - start) * CLUSTER_BYTES;
+        let wanted = usize::try_from(length).unwrap_or(usize::MAX);
+        let wanted = wanted.min(self.bytes.len());
+        let bytes = &mut self.bytes[..wanted];
+        self.image
+            .read_exact_at(bytes, position)
+            .context_with(|| format!("read the snapshot image at byte {position}"))?;
+        forget(self.image, position, length);
+        for (cluster, bytes) in (start..end).zip(bytes.chunks(cluster_len())) {
+            self.sum.add(cluster, bytes);
+        }
+        Ok(())
+    }
+}
+
+/// Drops a range of the image from the page cache; 0 bytes are all of it. Before reading, so that the disk is asked, and
+/// after it, so that nothing that is used has to make room. It is advice: an image is never written to, so what stays is clean.
+fn forget(image: &File, offset: u64, length: u64) {
+    let range = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+    if let Err(errno) = posix_fadvise(image, range(offset), range(length), advice) {
+        tracing::debug!(%errno, "advice on cached pages of a snapshot was refused");
+    }
+}
+
+fn stopped(record: &SnapshotRecord) -> Error {
+    Error::new(
+        ErrorKind::Uncertain,
+        format!(
+            "reading the data of {} was stopped; it is read again later",
+            record.id
+        ),
+    )
+}

@@ -1,0 +1,245 @@
+//! Work on the clusters of a disk, on all processors.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pool::{Context, Result};
+
+use super::pieces::{BATCH, Piece};
+use crate::copy::Watch;
+use crate::layout::CLUSTER_BYTES;
+
+/// How often somebody looks whether the work is still wanted, and says how far it is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Some clusters, in the order of the disk.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Its number, from 0.
+    pub(crate) number: u64,
+    /// At most [`BATCH`], at least one.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+/// What is still to be done. Shared by all who work on it.
+pub(crate) struct Work<I> {
+    rest: Mutex<Rest<I>>,
+    done: AtomicU64,
+    stopped: AtomicBool,
+}
+
+struct Rest<I> {
+    pieces: I,
+    next: u64,
+}
+
+impl<I: Iterator<Item = Result<Piece>>> Work<I> {
+    /// The next batch; `None` when there is none, or when the work is not wanted any more.
+    pub(crate) fn next(&self) -> Result<Option<Batch>> {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_stopped() {
+            return Ok(None);
+        }
+        let pieces: Vec<Piece> = rest.pieces.by_ref().take(BATCH).collect::<Result<_>>()?;
+        if pieces.is_empty() {
+            return Ok(None);
+        }
+        let number = rest.next;
+        rest.next += 1;
+        Ok(Some(Batch { number, pieces }))
+    }
+
+    /// Says that a batch is done.
+    pub(crate) fn done(&self, batch: &Batch) {
+        self.done
+            .fetch_add(batch.pieces.len() as u64, Ordering::Relaxed);
+    }
+}
+
+impl<I> Work<I> {
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+}
+
+/// How the work is done.
+#[derive(Clone, Copy)]
+pub(crate) struct How<'a> {
+    pub(crate) watch: &'a Watch<'a>,
+    /// Only while nobody else needs processors or disk.
+    pub(crate) idle: bool,
+    /// How many clusters there are, for the progress; more than there are does no harm.
+    pub(crate) clusters: u64,
+}
+
+/// Lets `worker` run on each processor until there is no work left. Each is told to stop by [`Work::next`].
+///
+/// # Errors
+/// The first worker's; those of [`Watch`].
+pub(crate) fn share<I>(
+    pieces: I,
+    how: How<'_>,
+    worker: impl Fn(&Work<I>) -> Result<()> + Sync,
+) -> Result<()>
+where
+    I: Iterator<Item = Result<Piece>> + Send,
+{
+    let work = Work {
+        rest: Mutex::new(Rest { pieces, next: 0 }),
+        done: AtomicU64::new(0),
+        stopped: AtomicBool::new(false),
+    };
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let crew = Crew::default();
+    std::thread::scope(|scope| {
+        for _each in 0..workers {
+            let (crew, work, worker) = (&crew, &work, &worker);
+            let member = crew.join(&work.stopped);
+            std::thread::Builder::new()
+                .name("pack".to_owned())
+                .spawn_scoped(scope, move || {
+                    if how.idle
+                        && let Err(error) = pool::sys::yield_to_others()
+                    {
+                        tracing::debug!(%error, "packing runs at the usual priority");
+                    }
+                    member.leave(worker(work));
+                })
+                .during("start a thread")?;
+        }
+        crew.wait(|| {
+            let total = how.clusters * CLUSTER_BYTES;
+            let done = work.done.load(Ordering::Relaxed) * CLUSTER_BYTES;
+            (how.watch.progress)(done.min(total), total);
+            let wanted = how.watch.check();
+            if wanted.is_err() {
+                work.stopped.store(true, Ordering::Release);
+            }
+            wanted
+        })
+    })?;
+    // What was read may not have been all.
+    how.watch.check()?;
+    let total = how.clusters * CLUSTER_BYTES;
+    (how.watch.progress)(total, total);
+    Ok(())
+}
+
+/// Those who work now.
+#[derive(Default)]
+struct Crew {
+    state: Mutex<State>,
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    working: usize,
+    failed: Option<pool::Error>,
+}
+
+/// One who works. He leaves also by a panic, which the scope then passes on.
+struct Member<'a> {
+    crew: &'a Crew,
+    stopped: &'a AtomicBool,
+    left: bool,
+}
+
+impl Crew {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join<'a>(&'a self, stopped: &'a AtomicBool) -> Member<'a> {
+        self.state().working += 1;
+        Member {
+            crew: self,
+            stopped,
+            left: false,
+        }
+    }
+
+    /// Waits until all have left, and calls `look` now and then.
+    fn wait(&self, look: impl Fn() -> Result<()>) -> Result<()> {
+        let mut looked = Ok(());
+        let mut state = self.state();
+        while state.working > 0 {
+            let waited = self.left.wait_timeout(state, LOOK);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if looked.is_ok() {
+                drop(state);
+                looked = look();
+                state = self.state();
+            }
+        }
+        match state.failed.take() {
+            Some(error) => Err(error),
+            None => looked,
+        }
+    }
+}
+
+impl Member<'_> {
+    fn leave(mut self, result: Result<()>) {
+        self.left = result.is_ok();
+        if let Err(error) = result {
+            self.crew.state().failed.get_or_insert(error);
+        }
+    }
+}
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        if !self.left {
+            self.stopped.store(true, Ordering::Release);
+        }
+        self.crew.state().working -= 1;
+        self.crew.left.notify_all();
+    }
+}
+
+/// Something that is done batch by batch, in their order, by whoever has the batch.
+pub(crate) struct Turns<T> {
+    state: Mutex<(u64, T)>,
+    passed: Condvar,
+}
+
+impl<T> Turns<T> {
+    pub(crate) fn new(of: T) -> Self {
+        Self {
+            state: Mutex::new((0, of)),
+            passed: Condvar::new(),
+        }
+    }
+
+    /// Waits for the turn of batch `number` and takes it; `None` when the work was stopped meanwhile.
+    ///
+    /// # Errors
+    /// Those of `act`.
+    pub(crate) fn take<I, R>(
+        &self,
+        number: u64,
+        work: &Work<I>,
+        act: impl FnOnce(&mut T) -> Result<R>,
+    ) -> Result<Option<R>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.0 != number {
+            if work.is_stopped() {
+                return Ok(None);
+            }
+            // Whoever stops the work tells nobody.
+            let waited = self.passed.wait_timeout(state, LOOK);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        let acted = act(&mut state.1)?;
+        state.0 += 1;
+        self.passed.notify_all();
+        Ok(Some(acted))
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        let state = self.state.into_inner();
+        state.unwrap_or_else(PoisonError::into_inner).1
+    }
+}

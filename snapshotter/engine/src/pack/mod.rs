@@ -1,0 +1,345 @@
+//! A snapshot as a small file: clusters that are zero are dropped, the others compressed where that makes them smaller.
+//!
+//! ```text
+//! pieces (what is allocated, where) ─> crew: each processor reads a batch and compresses it
+//!                                        └─ in turn: the batch's places on the shelf ─> written at once, without waiting
+//! ```
+//! The same disk gives the same bytes each time, however many processors there are.
+
+pub(crate) mod crew;
+pub(crate) mod pieces;
+mod shelf;
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use pool::record::{Compression, Packed, SnapshotRecord};
+use pool::{Context, Error, ErrorKind, Result};
+use zstd::zstd_safe::{CCtx, CParameter};
+
+use self::crew::{Batch, How, Turns};
+use self::pieces::{BATCH, Piece, PieceReader, Place};
+use self::shelf::{Item, Shelf};
+use crate::compact::{Compact, count};
+use crate::copy::Watch;
+use crate::digest::{check_size, front_digest, is_zero};
+use crate::header::cluster_len;
+use crate::layout::CLUSTER_BYTES;
+use crate::packed::{PackedImage, check_packed_size, packed};
+use crate::restore::checked_layout;
+
+/// zstd's own default, and what `qemu-img` uses.
+const LEVEL: i32 = 3;
+/// A stream gets at least this much room. A cluster of one pattern needs less, but an image whose data expands to more than 1,032
+/// times its size is no image that the strict reader takes.
+const MIN_STREAM: usize = 64;
+
+/// How a snapshot is packed.
+#[derive(Clone, Copy)]
+pub struct Pack<'a> {
+    /// Clusters that become smaller by it are compressed like this; `None`: all are stored as they are.
+    pub compression: Option<Compression>,
+    /// What the work has to look out for.
+    pub watch: &'a Watch<'a>,
+    /// Asked before the file grows to so many bytes.
+    pub room: &'a (dyn Fn(u64) -> Result<()> + Sync),
+    /// Only while nobody else needs the processors or the disk.
+    pub idle: bool,
+}
+
+impl fmt::Debug for Pack<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Pack")
+            .field("compression", &self.compression)
+            .field("idle", &self.idle)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A packed image, not durable yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "nothing is durable before the file was synced"]
+pub struct PackedFile {
+    /// Where its data begins, in bytes: everything before is metadata.
+    pub data_offset: u64,
+    /// The digest of the metadata, 64 hex digits.
+    pub metadata_digest: String,
+    /// Its size in bytes.
+    pub file_bytes: u64,
+}
+
+/// Writes the disk of a snapshot into `target`, a new empty file, as a qcow2 file that is as small as it gets, on all
+/// processors. The snapshot's metadata is checked against the record first, and compressed data is verified. Memory: some 4 MiB for
+/// each processor. Nothing is durable.
+///
+/// # Errors
+/// `Corrupt` when the image is not what the record says; those of [`Watch`] and of `room`; `NoSpace`; `Io`. After an error the
+/// target is worth nothing.
+pub fn pack(
+    image: &File,
+    record: &SnapshotRecord,
+    target: &File,
+    how: &Pack<'_>,
+) -> Result<PackedFile> {
+    let packed_file = match packed(record) {
+        None => {
+            let layout = checked_layout(image, record)?;
+            let compact = Compact::new(layout.virtual_bytes(), &count(image, &layout)?);
+            let pieces = pieces::of_identity(image, &layout);
+            let file_bytes = write(image, pieces, target, compact, how)?;
+            check_size(image, &layout)?;
+            describe(target, compact, file_bytes)?
+        }
+        Some(packed) => {
+            let source = PackedImage::open(image, record, packed)?;
+            let compact = Compact::new(record.virtual_bytes, &source.count()?);
+            let file_bytes = write(image, source.pieces(), target, compact, how)?;
+            check_packed_size(image, packed)?;
+            describe(target, compact, file_bytes)?
+        }
+    };
+    Ok(packed_file)
+}
+
+fn describe(target: &File, compact: Compact, file_bytes: u64) -> Result<PackedFile> {
+    let data_offset = compact.data.first * CLUSTER_BYTES;
+    Ok(PackedFile {
+        data_offset,
+        metadata_digest: front_digest(target, data_offset)?,
+        file_bytes,
+    })
+}
+
+impl PackedFile {
+    /// What the record says of it.
+    #[must_use]
+    pub fn packed(&self) -> Packed {
+        Packed {
+            compression: Compression::Zstd,
+            file_bytes: self.file_bytes,
+        }
+    }
+
+    /// What a synced file has allocated, in bytes.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn charge_bytes(&self, synced: &File) -> Result<u64> {
+        Ok(synced
+            .metadata()
+            .during("look at the packed image")?
+            .blocks()
+            * 512)
+    }
+
+    /// Drops the metadata of the synced file from the page cache, reads it again and compares it with what was written.
+    ///
+    /// # Errors
+    /// `Io`, also when what is read back differs.
+    pub fn verify(&self, synced: &File) -> Result<()> {
+        let length = i64::try_from(self.data_offset).unwrap_or(i64::MAX);
+        // Advice only: a page that is kept is compared all the same.
+        let forgotten = posix_fadvise(synced, 0, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        if let Err(errno) = forgotten {
+            tracing::debug!(%errno, "advice on the cached metadata of a packed image was refused");
+        }
+        if front_digest(synced, self.data_offset)? == self.metadata_digest {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Io,
+            "the tables of the packed image read back differently than they were written: the disk or its filesystem is not \
+             to be trusted, look at the kernel's log",
+        ))
+    }
+}
+
+fn write<I>(image: &File, pieces: I, target: &File, compact: Compact, how: &Pack<'_>) -> Result<u64>
+where
+    I: Iterator<Item = Result<Piece>> + Send,
+{
+    let zstd = how.compression.is_some();
+    let shelf = Turns::new(Shelf::new(target, compact, zstd));
+    let (room, idle) = (how.room, how.idle);
+    let packing = How {
+        watch: how.watch,
+        idle,
+        clusters: compact.data.count,
+    };
+    crew::share(pieces, packing, |work| {
+        let mut packer = Packer::new(image, target, zstd)?;
+        while let Some(batch) = work.next()? {
+            packer.read(&batch)?;
+            packer.compress(&batch);
+            let placed = shelf.take(batch.number, work, |shelf| {
+                let placed = packer.place(shelf)?;
+                room(shelf.file_bytes())?;
+                Ok(placed)
+            })?;
+            let Some(placed) = placed else {
+                return Ok(());
+            };
+            packer.write(&placed)?;
+            if idle {
+                packer.forget(&batch);
+            }
+            work.done(&batch);
+        }
+        Ok(())
+    })?;
+    let shelf = shelf.into_inner();
+    room(shelf.file_bytes())?;
+    shelf.finish()
+}
+
+/// What one of the crew has in hand.
+struct Packer<'f> {
+    image: &'f File,
+    target: &'f File,
+    reader: PieceReader<'f>,
+    encoder: Option<CCtx<'static>>,
+    /// The clusters of the batch.
+    bytes: Vec<u8>,
+    /// Their streams, one behind the other.
+    streams: Vec<u8>,
+    items: Vec<(u64, Found)>,
+}
+
+/// What a cluster has become.
+#[derive(Clone, Debug)]
+enum Found {
+    /// This part of the clusters.
+    Plain(Range<usize>),
+    /// This part of the streams.
+    Stream(Range<usize>),
+}
+
+impl<'f> Packer<'f> {
+    fn new(image: &'f File, target: &'f File, zstd: bool) -> Result<Self> {
+        Ok(Self {
+            image,
+            target,
+            reader: PieceReader::new(image),
+            encoder: zstd.then(encoder).transpose()?,
+            bytes: vec![0; BATCH * cluster_len()],
+            streams: vec![0; BATCH * cluster_len()],
+            items: Vec::with_capacity(BATCH),
+        })
+    }
+
+    fn read(&mut self, batch: &Batch) -> Result<()> {
+        let length = batch.pieces.len() * cluster_len();
+        let room = self.bytes.get_mut(..length).unwrap_or_default();
+        self.reader.read(&batch.pieces, room)
+    }
+
+    fn compress(&mut self, batch: &Batch) {
+        self.items.clear();
+        let mut used = 0;
+        let clusters = self.bytes.chunks(cluster_len());
+        for ((piece, cluster), at) in batch.pieces.iter().zip(clusters).zip(0..) {
+            if is_zero(cluster) {
+                continue;
+            }
+            // Less than a cluster, or it is no gain.
+            let room = self.streams.get_mut(used..used + cluster_len() - 1);
+            let stream = match (&mut self.encoder, room) {
+                (Some(encoder), Some(room)) => encoder.compress2(room, cluster).ok(),
+                _ => None,
+            };
+            let found = match stream {
+                Some(length) => {
+                    let end = used + length.max(MIN_STREAM);
+                    if let Some(padding) = self.streams.get_mut(used + length..end) {
+                        padding.fill(0);
+                    }
+                    let range = used..end;
+                    used = end;
+                    Found::Stream(range)
+                }
+                None => Found::Plain(at * cluster_len()..(at + 1) * cluster_len()),
+            };
+            self.items.push((piece.cluster, found));
+        }
+    }
+
+    /// Finds the places of the batch.
+    fn place(&self, shelf: &mut Shelf<'_>) -> Result<Vec<u64>> {
+        let place = |(cluster, found): &(u64, Found)| {
+            let item = match found {
+                Found::Plain(_) => Item::Plain,
+                Found::Stream(range) => Item::Stream(range.len() as u64),
+            };
+            shelf.place(*cluster, item)
+        };
+        self.items.iter().map(place).collect()
+    }
+
+    /// Writes the batch, what lies together in one piece.
+    fn write(&self, places: &[u64]) -> Result<()> {
+        let mut run: Option<(u64, &[u8], Range<usize>)> = None;
+        for ((_, found), place) in self.items.iter().zip(places) {
+            let (source, range) = match found {
+                Found::Plain(range) => (self.bytes.as_slice(), range.clone()),
+                Found::Stream(range) => (self.streams.as_slice(), range.clone()),
+            };
+            if let Some((start, of, whole)) = &mut run {
+                let continues = std::ptr::eq(*of, source)
+                    && whole.end == range.start
+                    && *start + whole.len() as u64 == *place;
+                if continues {
+                    whole.end = range.end;
+                    continue;
+                }
+                self.write_at(*start, of, whole)?;
+            }
+            run = Some((*place, source, range));
+        }
+        match run {
+            Some((start, of, whole)) => self.write_at(start, of, &whole),
+            None => Ok(()),
+        }
+    }
+
+    fn write_at(&self, place: u64, source: &[u8], range: &Range<usize>) -> Result<()> {
+        let bytes = source.get(range.clone()).unwrap_or_default();
+        let written = self.target.write_all_at(bytes, place);
+        written.context_with(|| format!("write the packed image at byte {place}"))
+    }
+
+    /// Lets go of what was read: nobody will soon read it again, and the page cache is the guests'.
+    fn forget(&self, batch: &Batch) {
+        let (Some(first), Some(last)) = (batch.pieces.first(), batch.pieces.last()) else {
+            return;
+        };
+        let (Place::Plain(start), Place::Plain(end)) = (first.place, last.place) else {
+            return;
+        };
+        let number = |offset| i64::try_from(offset).unwrap_or(i64::MAX);
+        let length = number((end + CLUSTER_BYTES).saturating_sub(start));
+        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        if let Err(errno) = posix_fadvise(self.image, number(start), length, advice) {
+            tracing::debug!(%errno, "advice on cached pages of a snapshot was refused");
+        }
+    }
+}
+
+/// Each stream carries a checksum of its cluster (4 bytes), which every decoder compares.
+fn encoder() -> Result<CCtx<'static>> {
+    let mut context = CCtx::create();
+    for parameter in [
+        CParameter::CompressionLevel(LEVEL),
+        CParameter::ChecksumFlag(true),
+    ] {
+        context.set_parameter(parameter).map_err(|code| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("zstd does not take its settings: error {code}"),
+            )
+        })?;
+    }
+    Ok(context)
+}

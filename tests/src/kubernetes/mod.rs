@@ -1,0 +1,85 @@
+//! The driver as it is shipped, on a real Kubernetes: the image and `deploy/vd-csi.yaml` in the cluster of the test
+//! program, and a [`Namespace`] for each test, which proves at its end that nothing of it is left anywhere.
+//!
+//! Everything here panics with a sentence when it fails. Waiting is watching: nothing sleeps and nothing is tried again.
+
+mod events;
+mod leftovers;
+mod namespace;
+mod objects;
+
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::binaries;
+use crate::cluster::{self, Cluster};
+
+pub use events::Event;
+pub use leftovers::{pools_are_clean, volumes_of};
+pub use namespace::{Namespace, field};
+pub use objects::{Claim, Pod, snapshot, storage_class};
+
+/// The namespace of the driver.
+pub const DRIVER: &str = "vd-csi";
+
+/// Tests that only add objects run together; one that takes something away from all of them runs alone.
+static STANDING: RwLock<()> = RwLock::new(());
+
+/// A cluster with the driver, for a test that disturbs no other.
+#[track_caller]
+pub fn standing(guard: &str) -> (RwLockReadGuard<'static, ()>, &'static Cluster) {
+    let lock = STANDING.read().unwrap_or_else(PoisonError::into_inner);
+    (lock, installed(guard))
+}
+
+/// A cluster with the driver, for a test that stops parts of it or takes all of its space.
+#[track_caller]
+pub fn alone(guard: &str) -> (RwLockWriteGuard<'static, ()>, &'static Cluster) {
+    let lock = STANDING.write().unwrap_or_else(PoisonError::into_inner);
+    (lock, installed(guard))
+}
+
+/// The cluster that all tests of this program share ([`cluster::shared`]), with the shipped image and manifest in it.
+#[track_caller]
+fn installed(guard: &str) -> &'static Cluster {
+    static INSTALLED: OnceLock<&'static Cluster> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        let cluster = cluster::shared(guard);
+        install(cluster);
+        cluster
+    })
+}
+
+/// Imports the image, applies the manifest and waits until the driver serves on all nodes.
+#[track_caller]
+pub fn install(cluster: &Cluster) {
+    let archive = cluster::own_archive();
+    assert!(
+        archive.is_file(),
+        "there is no {}: run `make image` first",
+        archive.display()
+    );
+    cluster.import_image(&archive).unwrap();
+    cluster.apply(&manifest()).unwrap();
+    for workload in ["daemonset/csi-node", "deployment/csi-controller"] {
+        let status = ["rollout", "status", "-n", DRIVER, workload];
+        let _rolled_out = cluster
+            .kubectl(&[&status[..], &["--timeout=110s"]].concat())
+            .unwrap();
+    }
+    for node in cluster.nodes() {
+        let pool = format!("localpool/{}", node.name());
+        cluster.wait_for(&pool, "create", &[]).unwrap();
+        cluster.wait_for(&pool, "condition=Ready", &[]).unwrap();
+    }
+    cluster
+        .wait_for("volumesnapshotclass/vd", "create", &[])
+        .unwrap();
+}
+
+/// The manifest as it is shipped.
+#[track_caller]
+#[must_use]
+pub fn manifest() -> String {
+    let path = binaries::project().join("deploy/vd-csi.yaml");
+    std::fs::read_to_string(path).unwrap()
+}

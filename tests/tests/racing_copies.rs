@@ -1,0 +1,301 @@
+//! Where blocks are not shared, a snapshot is a copy that races with whoever writes. It is an error, or exactly what was on
+//! the disk at one moment; whatever happens to the server or to the power in the middle of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "tests: a panic is how they report"
+)]
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tests::chance::{Random, Rounds, seed};
+use tests::client::{accepted, refused, shown};
+use tests::fixture::Fixture;
+use tests::kubelet::Attachment;
+use tests::scratch_fs::{FsKind, GIB, MIB, ScratchFs};
+use tests::small_disk::SmallDisk;
+use tests::writer::{self, Layout, Numbers, THREADS, Writer};
+use tests::{content, csi, requests};
+use tonic::{Code, Status};
+
+/// Several chunks of a copy, so that there is a middle.
+const DISK: u64 = 48 * MIB;
+const RACES: usize = 20;
+const KILLS: usize = 8;
+const POWER_CUTS: usize = 5;
+/// The longest wait before something is done to a copy, in microseconds: a little longer than one takes.
+const LONGEST_US: u64 = 900_000;
+
+/// An ext4 pool in memory: what is raced with is our copy, not a disk.
+fn in_memory() -> (SmallDisk, Fixture) {
+    let disk = SmallDisk::new(3 * GIB);
+    let fs = ScratchFs::on_disk(disk.path(), FsKind::Ext4, 3 * GIB);
+    let fixture = Fixture::with_fs(fs, |setup| setup);
+    (disk, fixture)
+}
+
+/// A published device that was written all over.
+fn written(fixture: &Fixture, name: &str) -> (Attachment, Writer) {
+    let used = fixture.published(name, DISK, &requests::block());
+    content::write_at(&used.target, 0, &vec![0; usize::try_from(DISK).unwrap()]);
+    let writer = Writer::start(&used.target, DISK);
+    writer.advance(50);
+    (used, writer)
+}
+
+/// Restores a snapshot and holds it against what the writer was told.
+#[track_caller]
+fn is_one_moment(fixture: &Fixture, cut: &str, before: Numbers, after: Numbers) -> Numbers {
+    let request = requests::volume("restored", DISK, requests::block());
+    let request = requests::from_snapshot(request, cut);
+    let restored = fixture.csi.made_volume(request).volume_id;
+    let image = fixture.image(&restored);
+    let found = writer::verify_between(&image, Layout::new(DISK), before, after)
+        .unwrap_or_else(|why| panic!("{cut}: {why}"));
+    accepted(fixture.csi.delete(&restored));
+    found
+}
+
+fn cut(fixture: &Fixture, name: &str, volume: &str) -> Result<csi::Snapshot, Status> {
+    let answer = fixture
+        .csi
+        .create_snapshot(requests::snapshot(name, volume))?;
+    Ok(answer.snapshot.expect("the answer holds a snapshot"))
+}
+
+fn nap(random: &mut Random) {
+    std::thread::sleep(Duration::from_micros(random.within(0..LONGEST_US)));
+}
+
+/// What the writer does while a copy is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Race {
+    /// It stands still from before until after.
+    Still,
+    /// It begins to write at some moment.
+    Begins,
+    /// It stops writing at some moment.
+    Ends,
+    /// It writes all the time.
+    Writes,
+}
+
+const ALL_RACES: [Race; 4] = [Race::Still, Race::Begins, Race::Ends, Race::Writes];
+
+#[test]
+fn a_copy_that_races_with_a_writer_is_an_error_or_one_moment() {
+    let (_disk, fixture) = in_memory();
+    let (used, writer) = written(&fixture, "raced");
+    let mut random = Random::new(seed("racing copies"));
+    let (mut made, mut refusals) = (0, 0);
+    for number in Rounds::new(RACES) {
+        let race = ALL_RACES[number % ALL_RACES.len()];
+        writer.advance(3);
+        if matches!(race, Race::Still | Race::Begins) {
+            writer.pause();
+        }
+        let before = writer.acknowledged();
+        let name = format!("cut {number}");
+        let answer = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| cut(&fixture, &name, &used.volume_id));
+            nap(&mut random);
+            match race {
+                Race::Begins => writer.go_on(),
+                Race::Ends => writer.pause(),
+                Race::Still | Race::Writes => {}
+            }
+            asked.join().expect("no panic")
+        });
+        let after = writer.issued();
+        match answer {
+            Ok(cut) => {
+                made += 1;
+                assert!(cut.ready_to_use);
+                let found = is_one_moment(&fixture, &cut.snapshot_id, before, after);
+                if race == Race::Still {
+                    assert_eq!(found, before);
+                }
+                accepted(fixture.csi.delete_cut(&cut.snapshot_id));
+            }
+            Err(status) => {
+                refusals += 1;
+                assert!(race != Race::Still, "nobody wrote: {}", shown(&status));
+                assert_eq!(
+                    status.code(),
+                    Code::FailedPrecondition,
+                    "{}",
+                    shown(&status)
+                );
+                assert!(
+                    status.message().contains("hold it still"),
+                    "{}",
+                    shown(&status)
+                );
+            }
+        }
+        assert_eq!(fixture.csi.snapshot_ids(), Vec::<String>::new());
+        writer.go_on();
+    }
+    eprintln!("{made} copies were one moment, {refusals} were refused, 0 torn");
+    let last = writer.stop();
+    assert_eq!(writer::verify(&used.target, Layout::new(DISK)), Ok(last));
+    used.down_and_delete(&fixture.csi);
+}
+
+/// The snapshot is there whole, or not at all.
+#[track_caller]
+fn whole_or_absent(fixture: &Fixture, before: Numbers, after: Numbers) -> bool {
+    let cuts = fixture.csi.snapshot_ids();
+    for cut in &cuts {
+        let _found = is_one_moment(fixture, cut, before, after);
+        accepted(fixture.csi.delete_cut(cut));
+    }
+    let tmp = std::fs::read_dir(fixture.pool().join("tmp")).unwrap();
+    assert_eq!(tmp.count(), 0, "left in tmp/");
+    !cuts.is_empty()
+}
+
+#[test]
+fn a_copy_whose_server_is_killed_in_the_middle_is_whole_or_absent_and_made_anew() {
+    let (_disk, mut fixture) = in_memory();
+    let (used, writer) = written(&fixture, "killed");
+    let mut random = Random::new(seed("killed copies"));
+    let mut whole = 0;
+    for number in Rounds::new(KILLS) {
+        writer.go_on();
+        writer.advance(3);
+        writer.pause();
+        let before = writer.acknowledged();
+        let name = format!("cut {number}");
+        let (client, volume) = (fixture.server.client(), used.volume_id.clone());
+        let request = requests::snapshot(&name, &volume);
+        let asked = std::thread::spawn(move || drop(client.create_snapshot(request)));
+        nap(&mut random);
+        fixture.server.kill();
+        asked.join().unwrap();
+        fixture.server.start_again();
+        fixture.reconnect();
+        // Who writes from now on is in no snapshot that was made before.
+        whole += usize::from(whole_or_absent(&fixture, before, before));
+        let again = cut(&fixture, &name, &used.volume_id).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(
+            is_one_moment(&fixture, &again.snapshot_id, before, before),
+            before
+        );
+        accepted(fixture.csi.delete_cut(&again.snapshot_id));
+    }
+    eprintln!("{whole} were whole already when the server was killed, 0 torn");
+    writer.go_on();
+    let last = writer.stop();
+    assert_eq!(writer::verify(&used.target, Layout::new(DISK)), Ok(last));
+    used.down_and_delete(&fixture.csi);
+}
+
+#[test]
+fn a_copy_in_which_the_power_goes_is_whole_or_absent() {
+    let (_disk, mut fixture) = in_memory();
+    let mut random = Random::new(seed("copies without power"));
+    let mut whole = 0;
+    for number in Rounds::new(POWER_CUTS) {
+        let (used, writer) = written(&fixture, &format!("volume {number}"));
+        writer.pause();
+        let before = writer.acknowledged();
+        // What the guest has synced is what it may count on.
+        std::fs::File::open(&used.target)
+            .unwrap()
+            .sync_all()
+            .unwrap();
+        let name = format!("cut {number}");
+        let (client, volume) = (fixture.server.client(), used.volume_id.clone());
+        let (tell, told) = mpsc::channel();
+        let asked = std::thread::spawn(move || {
+            let answer = client.create_snapshot(requests::snapshot(&name, &volume));
+            tell.send(answer.is_ok()).unwrap();
+        });
+        nap(&mut random);
+        pool::sys::shutdown_xfs(&std::fs::File::open(fixture.pool()).unwrap()).unwrap();
+        let acknowledged = told.try_recv().unwrap_or(false);
+        fixture.server.kill();
+        asked.join().unwrap();
+        drop(writer.stop_with_result());
+        fixture.reboot();
+        let there = whole_or_absent(&fixture, before, before);
+        assert!(there || !acknowledged, "the acknowledged snapshot is gone");
+        whole += usize::from(there);
+        accepted(fixture.csi.delete(&used.volume_id));
+    }
+    eprintln!("{whole} were whole when the power went, 0 torn");
+}
+
+#[test]
+fn a_pod_that_begins_or_ends_to_use_a_volume_does_not_wait_for_a_copy_of_it() {
+    let (_disk, fixture) = in_memory();
+    let (used, writer) = written(&fixture, "wanted");
+    let _last = writer.stop();
+    accepted(used.unpublish(&fixture.csi));
+    accepted(used.unstage(&fixture.csi));
+    let mut random = Random::new(seed("wanted volumes"));
+    let (mut made, mut given_up) = (0, 0);
+    for number in 0..10 {
+        let name = format!("cut {number}");
+        let answer = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| cut(&fixture, &name, &used.volume_id));
+            nap(&mut random);
+            accepted(used.stage(&fixture.csi));
+            accepted(used.unstage(&fixture.csi));
+            asked.join().expect("no panic")
+        });
+        match answer {
+            Ok(cut) => {
+                made += 1;
+                same(&fixture, &cut.snapshot_id, &fixture.image(&used.volume_id));
+                accepted(fixture.csi.delete_cut(&cut.snapshot_id));
+            }
+            Err(status) => {
+                given_up += 1;
+                // Ended by the pod, or not begun because of it.
+                assert_eq!(status.code(), Code::Aborted, "{}", shown(&status));
+            }
+        }
+    }
+    eprintln!("{made} copies were faster than the pod, {given_up} were given up");
+    accepted(fixture.csi.delete(&used.volume_id));
+}
+
+#[track_caller]
+fn same(fixture: &Fixture, cut: &str, source: &Path) {
+    let request = requests::volume("restored", DISK, requests::block());
+    let request = requests::from_snapshot(request, cut);
+    let restored = fixture.csi.made_volume(request).volume_id;
+    assert_eq!(
+        content::digest(&fixture.image(&restored)),
+        content::digest(source)
+    );
+    accepted(fixture.csi.delete(&restored));
+}
+
+#[test]
+fn a_clone_of_a_published_device_is_made_when_nobody_writes_and_refused_else() {
+    let (_disk, fixture) = in_memory();
+    let (used, writer) = written(&fixture, "cloned");
+    let request = requests::volume("clone", DISK, requests::block());
+    let request = requests::from_volume(request, &used.volume_id);
+    refused(
+        fixture.csi.create_volume(request.clone()),
+        Code::FailedPrecondition,
+    );
+    writer.pause();
+    let before = writer.acknowledged();
+    let clone = fixture.csi.made_volume(request).volume_id;
+    let found = writer::verify_between(&fixture.image(&clone), Layout::new(DISK), before, before);
+    assert_eq!(found, Ok(before));
+    assert_eq!(found.unwrap().len(), THREADS);
+    writer.go_on();
+    let _last = writer.stop();
+    accepted(fixture.csi.delete(&clone));
+    used.down_and_delete(&fixture.csi);
+}
