@@ -1,0 +1,137 @@
+//! VolumeSnapshotContent: the driver's snapshot as Kubernetes knows it.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::CustomResource;
+use serde::{Deserialize, Serialize};
+
+use super::{Meta, StatusError, VolumeSnapshot};
+use crate::names::{BEING_CREATED, GROUP_HANDLE};
+
+/// What it is.
+#[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize)]
+#[kube(
+    group = "snapshot.storage.k8s.io",
+    version = "v1",
+    kind = "VolumeSnapshotContent",
+    plural = "volumesnapshotcontents",
+    schema = "disabled",
+    status = "VolumeSnapshotContentStatus"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSnapshotContentSpec {
+    /// The snapshot it belongs to. Without uid: the first of that name may have it.
+    #[serde(default)]
+    pub volume_snapshot_ref: ObjectReference,
+    /// What becomes of the driver's snapshot when the user's is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// The CSI driver.
+    #[serde(default)]
+    pub driver: String,
+    /// Its class, for parameters and secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_snapshot_class_name: Option<String>,
+    /// Of what.
+    #[serde(default)]
+    pub source: ContentSource,
+    /// The mode of the volume it is of: a claim of another mode is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_volume_mode: Option<String>,
+}
+
+/// What becomes of the driver's snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeletionPolicy {
+    /// It is deleted too.
+    Delete,
+    /// It is kept. Also what anything unknown is taken for: it loses nothing.
+    #[default]
+    #[serde(other)]
+    Retain,
+}
+
+/// Exactly one of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContentSource {
+    /// The driver's id of a volume, of which a snapshot is to be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_handle: Option<String>,
+    /// The driver's id of a snapshot that somebody else has made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_handle: Option<String>,
+}
+
+/// What the driver has said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSnapshotContentStatus {
+    /// Its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_handle: Option<String>,
+    /// The point in time, in nanoseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_time: Option<i64>,
+    /// How large a claim made from it has to be at least, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_size: Option<i64>,
+    /// Whether a volume can be made from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_to_use: Option<bool>,
+    /// What went wrong last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<StatusError>,
+    /// The group it was made in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_group_snapshot_handle: Option<String>,
+}
+
+impl VolumeSnapshotContent {
+    /// The uid of its snapshot; empty: it has none yet.
+    #[must_use]
+    pub fn ref_uid(&self) -> &str {
+        let uid = self.spec.volume_snapshot_ref.uid.as_deref();
+        uid.unwrap_or_default()
+    }
+
+    /// Whether it names a snapshot of this name and namespace.
+    #[must_use]
+    pub fn names(&self, snapshot: &VolumeSnapshot) -> bool {
+        let reference = &self.spec.volume_snapshot_ref;
+        reference.name.as_deref().unwrap_or_default() == Meta::name(snapshot)
+            && reference.namespace.as_deref().unwrap_or_default() == Meta::namespace(snapshot)
+    }
+
+    /// Whether it belongs to exactly this snapshot.
+    #[must_use]
+    pub fn belongs_to(&self, snapshot: &VolumeSnapshot) -> bool {
+        self.names(snapshot) && self.ref_uid() == Meta::uid(snapshot)
+    }
+
+    /// Whether the driver has it ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let status = self.status.as_ref();
+        status.is_some_and(|status| status.ready_to_use == Some(true))
+    }
+
+    /// The driver's id in its status.
+    #[must_use]
+    pub fn handle(&self) -> Option<&str> {
+        self.status.as_ref()?.snapshot_handle.as_deref()
+    }
+
+    /// Whether CreateSnapshot was called and its end is not known.
+    #[must_use]
+    pub fn is_being_created(&self) -> bool {
+        self.annotation(BEING_CREATED).is_some()
+    }
+
+    /// Whether it is part of a group of snapshots, which others look after.
+    #[must_use]
+    pub fn is_of_a_group(&self) -> bool {
+        let status = self.status.as_ref();
+        self.annotation(GROUP_HANDLE).is_some()
+            || status.is_some_and(|status| status.volume_group_snapshot_handle.is_some())
+    }
+}

@@ -1,0 +1,226 @@
+//! The whole program: waits for the driver and for its Lease, then works until told to stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use kube::Client;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::dispatch::until;
+use crate::lease::Election;
+use crate::measures;
+use crate::operations::Operations;
+use crate::queue::Backoff;
+use crate::sidecar::{Driver, Measures};
+use crate::work::Work;
+use crate::world::World;
+
+/// How often the driver is asked who it is, until it answers.
+const DRIVER: Duration = Duration::from_secs(1);
+/// What it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// What the upstream snapshot-controller and csi-snapshotter do together, for one driver.
+    Full,
+    /// What csi-snapshotter does.
+    Sidecar,
+}
+
+/// How it does it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What it does.
+    pub mode: Mode,
+    /// The driver's name, which it has to say itself too.
+    pub driver_name: String,
+    /// The driver's socket, `unix:///path`.
+    pub csi_address: String,
+    /// How long a call of the driver may take.
+    pub timeout: Duration,
+    /// How long after a failure an object is looked at again.
+    pub backoff: Backoff,
+    /// Name the user's objects in CreateSnapshot.
+    pub extra_create_metadata: bool,
+    /// The namespace of the Lease; `None`: no Lease, this is the only copy.
+    pub lease_namespace: Option<String>,
+    /// The namespace of the upstream controller's Lease.
+    pub upstream_lease_namespace: String,
+    /// The name of this copy: its pod.
+    pub identity: String,
+}
+
+/// A program that is set up.
+#[derive(Debug)]
+pub struct Program {
+    options: Options,
+    world: Arc<World>,
+    driver: Driver,
+    leading: Gauge,
+    stands_back: Gauge,
+}
+
+impl Program {
+    /// Registers what is measured. Nothing is asked or begun before [`Program::run`].
+    ///
+    /// # Errors
+    /// When the driver's address is none.
+    pub fn new(options: Options, registry: &mut Registry) -> anyhow::Result<Self> {
+        let calls = Measures::register(registry);
+        let name = options.driver_name.clone();
+        let driver = Driver::new(&options.csi_address, &name, options.timeout, calls);
+        let driver = driver
+            .map_err(anyhow::Error::msg)
+            .context("--csi-address")?;
+        let operations = Operations::register(registry, &name);
+        let world = Arc::new(World::new(name, options.backoff, operations));
+        let ours = registry.sub_registry_with_prefix("vd");
+        let (leading, stands_back) = (Gauge::default(), Gauge::default());
+        ours.register(
+            "snapshotter_leading",
+            "Whether this copy works",
+            leading.clone(),
+        );
+        ours.register(
+            "snapshotter_stands_back",
+            "Whether the upstream snapshot-controller serves the cluster, so that only the driver's half is done",
+            stands_back.clone(),
+        );
+        measures::register(ours, &world);
+        Ok(Self {
+            options,
+            world,
+            driver,
+            leading,
+            stands_back,
+        })
+    }
+
+    /// What tells whether it can work.
+    pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
+        let world = Arc::clone(&self.world);
+        let full = self.options.mode == Mode::Full;
+        let leading = self.leading.clone();
+        move || {
+            if leading.get() == 0 {
+                // It is ready to take over.
+                return Ok(());
+            }
+            let watches = [
+                ("VolumeSnapshotContents", world.contents.is_current()),
+                ("VolumeSnapshotClasses", world.classes.is_current()),
+                ("VolumeSnapshots", !full || world.snapshots.is_current()),
+                ("PersistentVolumeClaims", !full || world.claims.is_current()),
+            ];
+            match watches.iter().find(|(_, current)| !current) {
+                None => Ok(()),
+                Some((kind, _)) => Err(format!(
+                    "the {kind} cannot be watched at the API server now; see the log, and whether the definitions of snapshots are installed"
+                )),
+            }
+        }
+    }
+
+    /// Waits for the driver, then works until `stop` is true and what was begun is done.
+    ///
+    /// # Errors
+    /// When the driver has another name or makes no snapshots. When the Lease is lost: another copy may work already, so nothing
+    /// may go on.
+    pub async fn run(self, client: Client, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+        tokio::select! {
+            checked = self.check_driver() => checked?,
+            () = until(&mut stop, true) => return Ok(()),
+        }
+        let Some(namespace) = self.options.lease_namespace.clone() else {
+            self.leading.set(1);
+            Box::pin(self.work(client).run(stop)).await;
+            return Ok(());
+        };
+        let name = lease_name(&self.world.driver);
+        let me = format!("{}_{}", self.options.identity, uuid::Uuid::new_v4());
+        let election = Election::new(client.clone(), &namespace, name, me);
+        let mut held = tokio::select! {
+            held = election.win() => held,
+            () = until(&mut stop, true) => return Ok(()),
+        };
+        tracing::info!(driver = self.world.driver, "this copy works");
+        self.leading.set(1);
+        let work = self.work(client);
+        let lost = tokio::select! {
+            () = Box::pin(work.run(stop)) => None,
+            why = held.keep() => Some(why),
+        };
+        match lost {
+            None => held.give_back().await,
+            Some(why) => bail!("{why}; this copy ends, since another one works"),
+        }
+        Ok(())
+    }
+
+    fn work(&self, client: Client) -> Work {
+        Work {
+            client,
+            world: Arc::clone(&self.world),
+            driver: self.driver.clone(),
+            options: self.options.clone(),
+            stands_back: self.stands_back.clone(),
+        }
+    }
+
+    async fn check_driver(&self) -> anyhow::Result<()> {
+        let wanted = &self.options.driver_name;
+        let name = answered(async || self.driver.identify().await).await;
+        let address = &self.options.csi_address;
+        if *wanted != name {
+            bail!("--driver-name is {wanted}, but the driver at {address} is {name}");
+        }
+        if !answered(async || self.driver.makes_snapshots().await).await {
+            bail!(
+                "the driver {name} makes no snapshots: it has no capability CREATE_DELETE_SNAPSHOT"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Asks the driver until it answers: it may be starting, or starting again.
+async fn answered<T>(ask: impl AsyncFn() -> Result<T, String>) -> T {
+    let mut told = false;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(error, "waiting for the driver at --csi-address");
+                }
+                tokio::time::sleep(DRIVER).await;
+            }
+        }
+    }
+}
+
+/// One Lease per driver; the name of an object has no characters but these.
+fn lease_name(driver: &str) -> String {
+    let safe = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '-'
+        }
+    };
+    let name: String = driver.chars().map(safe).collect();
+    format!("snapshotter-{}", name.trim_matches('-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lease_name;
+
+    #[test]
+    fn the_lease_is_named_after_the_driver() {
+        assert_eq!(lease_name("vd.csi.io"), "snapshotter-vd-csi-io");
+        assert_eq!(lease_name("A_b."), "snapshotter-a-b");
+    }
+}

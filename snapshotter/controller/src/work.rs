@@ -1,0 +1,182 @@
+//! The work itself, while this copy is the one that works.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::{Api, Client};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
+
+use crate::binding::Binding;
+use crate::dispatch::{Switches, dispatch};
+use crate::events::Events;
+use crate::follow::follow;
+use crate::lease::Upstream;
+use crate::program::{Mode, Options};
+use crate::sidecar::{Driver, Sidecar};
+use crate::world::{Origin, World};
+
+/// How often it is looked whether the upstream controller serves the cluster.
+const UPSTREAM: Duration = Duration::from_secs(5);
+/// How often everything is looked at though nothing has changed. Nothing should be found then.
+const ONCE_MORE: Duration = Duration::from_secs(900);
+/// How many snapshots and contents are looked at at a time.
+const BINDING: usize = 32;
+/// How many calls of the driver run at a time. One to a node that is away lasts until its timeout.
+const CALLS: usize = 128;
+
+/// All that the work needs.
+pub(crate) struct Work {
+    pub(crate) client: Client,
+    pub(crate) world: Arc<World>,
+    pub(crate) driver: Driver,
+    pub(crate) options: Options,
+    pub(crate) stands_back: Gauge,
+}
+
+impl Work {
+    /// Works until `stop` is true and what was begun is done.
+    pub(crate) async fn run(&self, stop: watch::Receiver<bool>) {
+        let component = format!("csi-snapshotter {}", self.world.driver);
+        let (told_by_driver, driver_teller) = Events::new(self.client.clone(), component);
+        let component = "snapshot-controller".to_owned();
+        let (told_by_us, our_teller) = Events::new(self.client.clone(), component);
+        let (bindings_wait, bindings_waiting) = watch::channel(true);
+        let (calls_wait, calls_waiting) = watch::channel(true);
+        let begin = async {
+            // Decisions are made from everything there is, never from half a list.
+            tokio::join!(self.world.contents.synced(), self.world.classes.synced());
+            calls_wait.send_replace(false);
+            if self.options.mode == Mode::Full {
+                tokio::join!(self.world.snapshots.synced(), self.world.claims.synced());
+                self.stand_back(&bindings_wait).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let switches = |pause| Switches {
+            stop: stop.clone(),
+            pause,
+        };
+        let bindings = self.bind(told_by_us, switches(bindings_waiting));
+        let calls = self.call(told_by_driver, switches(calls_waiting));
+        let watches = self.watch();
+        let once_more = async {
+            loop {
+                tokio::time::sleep(ONCE_MORE).await;
+                self.world.look_at_everything();
+            }
+        };
+        let tellers = async { tokio::join!(driver_teller, our_teller) };
+        // Only the workers end, when they are told to.
+        tokio::select! {
+            _ended = async { tokio::join!(bindings, calls) } => {}
+            () = begin => {}
+            () = once_more => {}
+            () = watches => {}
+            _ended = tellers => {}
+        }
+    }
+
+    async fn bind(&self, events: Events, switches: Switches) {
+        let binding = Binding {
+            client: self.client.clone(),
+            world: Arc::clone(&self.world),
+            events,
+        };
+        let other = binding.clone();
+        let bind = move |key: String| {
+            let binding = binding.clone();
+            async move { binding.bind(&key).await }
+        };
+        let protect = move |key: String| {
+            let binding = other.clone();
+            async move { binding.protect(&key).await }
+        };
+        let world = || Arc::clone(&self.world);
+        tokio::join!(
+            dispatch(world(), |w| &w.to_bind, BINDING, switches.clone(), bind),
+            dispatch(world(), |w| &w.to_protect, BINDING, switches, protect),
+        );
+    }
+
+    async fn call(&self, events: Events, switches: Switches) {
+        let (client, world) = (self.client.clone(), Arc::clone(&self.world));
+        let extra = self.options.extra_create_metadata;
+        let sidecar = Sidecar::new(client, world, events, self.driver.clone(), extra);
+        let sidecar = Arc::new(sidecar);
+        let call = move |key: String| {
+            let sidecar = Arc::clone(&sidecar);
+            async move { sidecar.call(&key).await }
+        };
+        let world = Arc::clone(&self.world);
+        dispatch(world, |w| &w.to_call, CALLS, switches, call).await;
+    }
+
+    /// Keeps the stores. Never ends.
+    async fn watch(&self) {
+        let (world, client) = (&self.world, &self.client);
+        let contents = follow(Api::all(client.clone()), &world.contents, |change| {
+            world.content_changed(change, Origin::Watch);
+        });
+        let classes = follow(Api::all(client.clone()), &world.classes, |change| {
+            world.class_changed(change);
+        });
+        if self.options.mode == Mode::Sidecar {
+            tokio::join!(contents, classes);
+            return;
+        }
+        let snapshots = follow(Api::all(client.clone()), &world.snapshots, |change| {
+            world.snapshot_changed(change, Origin::Watch);
+        });
+        let claims = follow(Api::all(client.clone()), &world.claims, |change| {
+            world.claim_changed(change);
+        });
+        tokio::join!(contents, classes, snapshots, claims);
+    }
+
+    /// Pauses the binding half while the upstream controller serves the cluster. Never ends.
+    async fn stand_back(&self, pause: &watch::Sender<bool>) {
+        let namespace = &self.options.upstream_lease_namespace;
+        let mut upstream = Upstream::new(self.client.clone(), namespace);
+        let mut before = None;
+        loop {
+            match upstream.holder().await {
+                Ok(holder) => {
+                    let serves = holder.is_some();
+                    if before != Some(serves) {
+                        tell(holder.as_deref(), before.is_some());
+                        self.stands_back.set(i64::from(serves));
+                        if !serves && before.is_some() {
+                            self.world.look_at_everything();
+                        }
+                        pause.send_replace(serves);
+                        before = Some(serves);
+                    }
+                }
+                // As before: perhaps the API server cannot be reached, which stops the other one too.
+                Err(error) => tracing::warn!(
+                    error,
+                    namespace,
+                    "cannot look whether an upstream snapshot-controller serves the cluster"
+                ),
+            }
+            tokio::time::sleep(UPSTREAM).await;
+        }
+    }
+}
+
+fn tell(holder: Option<&str>, before: bool) {
+    match holder {
+        Some(holder) => tracing::warn!(
+            holder,
+            "an upstream snapshot-controller serves this cluster: VolumeSnapshots are left to it, and only the driver's half is done, \
+             as with --mode=sidecar. Remove it, or use --mode=sidecar (snapshotController.mode=sidecar in the chart)"
+        ),
+        None if before => {
+            tracing::info!(
+                "the upstream snapshot-controller is gone; VolumeSnapshots of this driver are served here now"
+            );
+        }
+        None => tracing::info!("VolumeSnapshots of this driver are served here"),
+    }
+}
