@@ -1,7 +1,7 @@
 //! A filesystem in a sparse file, mounted through a loop device, gone when it goes out of scope.
 
 use std::fs::File;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use crate::{loops, mounts, tools, wait};
 pub const GIB: u64 = 1 << 30;
 /// One mebibyte.
 pub const MIB: u64 = 1 << 20;
+
+/// How long copies of a mount in namespaces that are just being made may live.
+const RELEASE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The kinds of filesystem that a pool may lie on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +142,7 @@ impl ScratchFs {
         std::fs::set_permissions(self.mount_point(), open).expect("set the mode of its root");
     }
 
-    /// Unmounts it; it must not be in use.
+    /// Unmounts it; it must not be in use. Returns when the kernel has let go of it.
     ///
     /// A process that another test forked a moment ago shares all files that were open here, until it executes its own
     /// program: that is waited for.
@@ -151,6 +154,25 @@ impl ScratchFs {
             result != Err(nix::errno::Errno::EBUSY)
         });
         result.expect("unmount the scratch filesystem");
+        self.wait_released();
+    }
+
+    /// Waits until no mounted filesystem lies on the device. A mount namespace that is made at this moment (a container
+    /// that starts, a node of a cluster) begins as a copy of ours; while it has the mount, the filesystem lives on, and
+    /// mounting the device gives the old one again, with its failed state.
+    #[track_caller]
+    fn wait_released(&self) {
+        // A mounted filesystem holds its device exclusively (open(2), O_EXCL on a block device).
+        let released = wait::holds_within(RELEASE_LIMIT, || {
+            let mut exclusive = File::options();
+            exclusive.read(true).custom_flags(nix::fcntl::OFlag::O_EXCL.bits());
+            exclusive.open(&self.device).is_ok()
+        });
+        assert!(
+            released,
+            "{} is still mounted in another mount namespace",
+            self.device.display()
+        );
     }
 
     /// Takes it out of the tree although it is in use, as `umount -l` does.
