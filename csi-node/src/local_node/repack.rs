@@ -65,6 +65,7 @@ impl LocalNode {
         match repacked {
             Ok(Some(record)) => {
                 tracing::info!(snapshot = %id, bytes = record.charge_bytes, "compressed a snapshot");
+                self.tell(&id);
                 self.empty_trash_soon();
             }
             Ok(None) => {
