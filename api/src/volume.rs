@@ -52,7 +52,7 @@ pub struct Source {
     pub volume: Option<String>,
 }
 
-/// What a volume should be. Only the sizes (upwards) and `delete` may change.
+/// What a volume should be. Only the sizes (never below what the volume has), `claim` and `delete` may change.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "vd.csi.io",
@@ -79,7 +79,7 @@ pub struct Source {
     validation = ("self.spec.volumeMode == oldSelf.spec.volumeMode && self.spec.provisioning == oldSelf.spec.provisioning && self.spec.accessModes == oldSelf.spec.accessModes", "volumeMode, provisioning and accessModes never change"),
     validation = ("has(self.spec.fsType) == has(oldSelf.spec.fsType) && (!has(self.spec.fsType) || self.spec.fsType == oldSelf.spec.fsType)", "fsType never changes"),
     validation = ("has(self.spec.source) == has(oldSelf.spec.source) && (!has(self.spec.source) || self.spec.source == oldSelf.spec.source)", "the source never changes"),
-    validation = ("self.spec.sizeBytes >= oldSelf.spec.sizeBytes", "a volume never shrinks"),
+    validation = ("self.spec.sizeBytes >= oldSelf.spec.sizeBytes || (has(self.status) && has(self.status.sizeBytes) && self.spec.sizeBytes >= self.status.sizeBytes)", "a volume never shrinks"),
     validation = ("self.spec.sizeBytes % 1048576 == 0", "sizeBytes is a multiple of 1 MiB (1048576)"),
     validation = ("has(self.spec.fsType) == (self.spec.volumeMode == 'Filesystem')", "fsType goes with volumeMode Filesystem, and only with it")
 )]

@@ -185,6 +185,62 @@ async fn a_volume_grows_and_says_so_once_its_node_has_done_it() {
 }
 
 #[tokio::test]
+async fn a_growth_that_has_no_room_leaves_no_wish_behind_and_a_smaller_one_succeeds() {
+    let client = client().await;
+    let _agent = Agent::start(&client, "greedy-1", 10 * MIB).await;
+    let driver = driver(&client).await;
+    let id = driver.make(request("greedy", 2 * MIB, &["greedy-1"])).await;
+    // It became ready before this report, so the room is what is reported.
+    report(&client, "greedy-1", 8 * MIB, None).await;
+    let full = driver.expand(&id, 10 << 40).await.unwrap_err();
+    assert!(
+        matches!(full.code(), Code::ResourceExhausted | Code::OutOfRange),
+        "{full}"
+    );
+    let volumes: Api<LocalVolume> = Api::all(client.clone());
+    let spec = volumes.get(&id).await.unwrap().spec;
+    assert_eq!(
+        (spec.size_bytes, spec.requested_bytes),
+        (2 * MIB, 2 * MIB),
+        "the wish was taken back"
+    );
+    assert_eq!(driver.expand(&id, 4 * MIB).await.unwrap(), 4 * MIB);
+}
+
+#[tokio::test]
+async fn a_wish_that_no_room_was_found_for_takes_none_and_gives_way_to_a_smaller_one() {
+    let client = client().await;
+    let _agent = Agent::start(&client, "left-1", 10 * MIB).await;
+    let driver = driver(&client).await;
+    let id = driver.make(request("left", 2 * MIB, &["left-1"])).await;
+    report(&client, "left-1", 8 * MIB, None).await;
+    // As it is when csi-controller ends between its wish and the agent's answer.
+    let volumes: Api<LocalVolume> = Api::all(client.clone());
+    let wish = json!({"spec": {"sizeBytes": 10_i64 << 40}});
+    volumes
+        .patch(&id, &PatchParams::default(), &Patch::Merge(&wish))
+        .await
+        .unwrap();
+    let refused = |object: Option<&LocalVolume>| {
+        let status = object.and_then(|object| object.status.as_ref());
+        status.is_some_and(|status| status.failure.is_some())
+    };
+    kube::runtime::wait::await_condition(volumes.clone(), &id, refused)
+        .await
+        .unwrap();
+    let fresh = crate::support::driver::driver(&client).await;
+    assert_eq!(room(&fresh, "left-1").await, 8 << 20);
+    assert_eq!(fresh.expand(&id, 4 * MIB).await.unwrap(), 4 * MIB);
+    // But never below what there is.
+    let smaller = json!({"spec": {"sizeBytes": 3 * MIB}});
+    let shrunk = volumes
+        .patch(&id, &PatchParams::default(), &Patch::Merge(&smaller))
+        .await
+        .unwrap_err();
+    assert!(shrunk.to_string().contains("never shrinks"), "{shrunk}");
+}
+
+#[tokio::test]
 async fn lists_come_in_pages_that_follow_each_other() {
     let client = client().await;
     let _agent = Agent::start(&client, "page-1", 100 * MIB).await;

@@ -226,6 +226,12 @@ pub(crate) fn named<K: Managed>(object: &K) -> String {
     )
 }
 
+/// Whether a volume that exists was asked to grow, and there is no room for that.
+pub(crate) fn found_no_room<K: Managed>(object: &K) -> bool {
+    let refused = current_failure(object).map(|failure| failure::kind(&failure.kind));
+    object.stage() == Stage::Ready && matches!(refused, Some(Kind::NoSpace | Kind::OutOfRange))
+}
+
 /// The failure of the newest `spec`, not of an earlier one.
 fn current_failure<K: Managed>(object: &K) -> Option<&api::Failure> {
     let generation = object.meta().generation.unwrap_or_default();

@@ -4,7 +4,6 @@ use api::{LocalSnapshot, LocalVolume};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, Client, ResourceExt};
 use proto::errors::{Failure, Kind};
-use serde_json::json;
 
 use super::adopt::{self, Adopted};
 use super::convert;
@@ -14,9 +13,9 @@ use super::objects::{Objects, within};
 use super::placement::{self, Pool, Refusal, Wish};
 use super::pools::Pools;
 use super::room;
-use super::verdict::{self, Creation, Expansion, Seen, is_erased};
+use super::verdict::{self, Creation, Seen, is_erased};
 use super::wait::{Deadline, Patience};
-use crate::backend::{CreateVolume, ExpandVolume};
+use crate::backend::CreateVolume;
 use crate::model::{Claim, Source, Volume};
 
 /// The scheduler's choice of a node for the consumer of a claim.
@@ -190,48 +189,6 @@ impl Volumes {
             *refused = without;
         }
         Ok(())
-    }
-
-    /// Grows a volume to at least a size.
-    pub(crate) async fn expand(&self, request: &ExpandVolume) -> Result<Volume, Failure> {
-        let deadline = Deadline::begin(self.patience);
-        let wanted = convert::to_signed(request.capacity_bytes)?;
-        let is_grown = |object: &LocalVolume| {
-            let status = object.status.as_ref();
-            status
-                .and_then(|status| status.size_bytes)
-                .is_some_and(|size| size >= wanted)
-        };
-        loop {
-            let mut object = existing(self.volumes.get(&request.id).await?, &request.id)?;
-            if is_grown(&object) {
-                return Ok(convert::volume(&object));
-            }
-            if object.spec.delete {
-                return Err(verdict::deleting(&object));
-            }
-            if object.spec.size_bytes < wanted {
-                let mut spec = json!({"sizeBytes": wanted});
-                if request.requested_bytes > 0 {
-                    spec["requestedBytes"] = json!(convert::to_signed(request.requested_bytes)?);
-                }
-                match self.volumes.patch(&object, spec).await? {
-                    Some(now) => object = now,
-                    None if deadline.is_over() => {
-                        return Err(verdict::overdue(&object, true, "expanded"));
-                    }
-                    None => continue,
-                }
-            }
-            let seen = Seen::of(&object);
-            let judge = |now: Option<&LocalVolume>| verdict::expansion(now, &seen, is_grown);
-            return match self.volumes.wait(&request.id, deadline, judge).await {
-                Ok(Expansion::Grown(object)) => Ok(convert::volume(&object)),
-                Ok(Expansion::Gone) => Err(missing::<LocalVolume>(&request.id)),
-                Ok(Expansion::Failed(failure)) => Err(failure),
-                Err(gave_up) => Err(verdict::overdue(&object, gave_up.working, "expanded")),
-            };
-        }
     }
 
     /// Deletes a volume with its data.
