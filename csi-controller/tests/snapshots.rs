@@ -84,7 +84,7 @@ async fn a_snapshot_that_cannot_be_cut_is_withdrawn_and_one_that_still_may_is_le
     for (kind, code, left) in [
         ("Precondition", Code::FailedPrecondition, false),
         ("NoSpace", Code::ResourceExhausted, false),
-        ("Busy", Code::Aborted, true),
+        ("Io", Code::Internal, true),
     ] {
         agent.change(|node| node.failing = Some(kind));
         let name = format!("uncut-{kind}");

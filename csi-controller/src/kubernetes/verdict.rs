@@ -72,7 +72,11 @@ pub(crate) fn creation<K: Managed>(object: Option<&K>, seen: &Seen) -> Verdict<C
     match current_failure(object) {
         Some(reported) => {
             let failure = failure::of_agent(reported, &named(object));
-            if failure::ends_creation(failure.kind) || seen.is_news(reported) {
+            if failure.kind == Kind::Busy {
+                // Another operation is in the way, an unmount of the source for instance, and the agent tries again in a second.
+                // Every answer but OK would be an event `ProvisioningFailed`.
+                Verdict::Working
+            } else if failure::ends_creation(failure.kind) || seen.is_news(reported) {
                 Verdict::Settled(Creation::Failed(object.clone(), failure))
             } else {
                 Verdict::Silent
