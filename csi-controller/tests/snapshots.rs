@@ -104,6 +104,31 @@ async fn a_snapshot_that_cannot_be_cut_is_withdrawn_and_one_that_still_may_is_le
 }
 
 #[tokio::test]
+async fn a_snapshot_that_is_deleted_while_a_call_waits_for_it_is_not_made_anew() {
+    let client = client().await;
+    let agent = Agent::start(&client, "twice-1", 100 * MIB).await;
+    let driver = driver(&client).await;
+    let volume = driver.make(request("twice", MIB, &["twice-1"])).await;
+    agent.change(|node| node.stuck = true);
+    let id = csi_controller::ids::snapshot_id("twice");
+    let delete = async {
+        let is_there = |object: Option<&LocalSnapshot>| object.is_some();
+        kube::runtime::wait::await_condition(snapshots(&client), &id, is_there)
+            .await
+            .unwrap();
+        driver.delete_snapshot(&id).await.unwrap();
+        agent.change(|node| node.stuck = false);
+    };
+    let (cut, ()) = tokio::join!(driver.cut("twice", &volume), delete);
+    let ended = cut.unwrap_err();
+    assert_eq!(ended.code(), Code::Aborted, "{ended}");
+    assert!(ended.message().contains("was deleted"), "{ended}");
+    assert!(snapshots(&client).get_opt(&id).await.unwrap().is_none());
+    // Whoever still wants it calls again.
+    assert_eq!(driver.cut("twice", &volume).await.unwrap().snapshot_id, id);
+}
+
+#[tokio::test]
 async fn a_copy_that_takes_longer_than_a_call_is_answered_with_aborted() {
     let client = client().await;
     let agent = Agent::start(&client, "slow-1", 100 * MIB).await;

@@ -32,7 +32,8 @@ pub(crate) struct Volumes {
 }
 
 impl Volumes {
-    /// Makes a volume, or joins whoever makes it.
+    /// Makes a volume, or joins whoever makes it. One that goes meanwhile is begun again: another copy of this process may have
+    /// withdrawn it to ask another node. It cannot have been deleted, since external-provisioner does one thing at a time for a claim.
     pub(crate) async fn create(&self, request: &CreateVolume) -> Result<Volume, Failure> {
         let deadline = Deadline::begin(self.patience);
         let mut refused: Vec<Refusal> = Vec::new();
