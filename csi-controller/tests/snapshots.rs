@@ -333,6 +333,26 @@ async fn capacity_is_what_the_pool_reports_less_what_it_does_not_know_yet() {
 }
 
 #[tokio::test]
+async fn a_node_that_did_not_answer_a_moment_ago_has_no_room() {
+    let client = client().await;
+    let mut agent = Agent::start(&client, "mute-1", 50 * MIB).await;
+    agent.stop().await;
+    let driver = patient(&client, Duration::from_secs(60), Duration::from_millis(300)).await;
+    assert_eq!(room(&driver, "mute-1").await, 50 << 20);
+    let silent = driver
+        .create(request("mute", 8 * MIB, &["mute-1"]))
+        .await
+        .unwrap_err();
+    assert_eq!(silent.code(), Code::Unavailable, "{silent}");
+    assert_eq!(room(&driver, "mute-1").await, 0);
+    let next = driver
+        .create(request("mute-next", 8 * MIB, &["mute-1"]))
+        .await
+        .unwrap_err();
+    assert!(next.message().contains("did not answer"), "{next}");
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_volume_is_told() {
     let client = client().await;
     let mut agent = Agent::start(&client, "ill-1", 50 * MIB).await;

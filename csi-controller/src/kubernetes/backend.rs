@@ -130,7 +130,9 @@ impl Backend for KubernetesBackend {
 
     async fn capacity(&self, query: CapacityQuery) -> Result<Capacity> {
         self.volumes.pools.check_synced()?;
-        Ok(room::capacity(&self.volumes.rooms(), query.node.as_deref()))
+        let mut rooms = self.volumes.rooms();
+        self.volumes.pools.pass_over_silent(&mut rooms);
+        Ok(room::capacity(&rooms, query.node.as_deref()))
     }
 
     async fn expand_volume(&self, request: ExpandVolume) -> Result<Volume> {

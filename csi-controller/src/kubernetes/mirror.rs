@@ -159,12 +159,19 @@ where
             .collect()
     }
 
-    /// All objects, with how long ago each has changed.
-    pub(crate) fn all_with_age(&self) -> Vec<(Arc<K>, Duration)> {
+    /// All objects, with when each has changed last.
+    pub(crate) fn all_with_change(&self) -> Vec<(Arc<K>, Instant)> {
         let state = self.state();
         let entries = state.objects.values();
         entries
-            .map(|entry| (Arc::clone(&entry.object), entry.changed.elapsed()))
+            .map(|entry| (Arc::clone(&entry.object), entry.changed))
+            .collect()
+    }
+
+    /// All objects, with how long ago each has changed.
+    pub(crate) fn all_with_age(&self) -> Vec<(Arc<K>, Duration)> {
+        let all = self.all_with_change().into_iter();
+        all.map(|(object, changed)| (object, changed.elapsed()))
             .collect()
     }
 

@@ -84,17 +84,23 @@ impl Volumes {
 
     async fn place(&self, request: &CreateVolume, refused: &[Refusal]) -> Result<String, Failure> {
         self.pools.check_synced()?;
-        let wish = match &request.source {
-            Some(source) => self.beside(source).await?,
-            None => self.wish(request.claim.as_ref()).await?,
-        };
-        placement::place(
-            &wish,
-            &request.placement,
-            &self.rooms(),
-            request.capacity_bytes,
-            refused,
-        )
+        let wish = self.wish(request).await?;
+        self.place_by(&wish, request, refused)
+    }
+
+    fn place_by(
+        &self,
+        wish: &Wish,
+        request: &CreateVolume,
+        refused: &[Refusal],
+    ) -> Result<String, Failure> {
+        let mut rooms = self.rooms();
+        if !matches!(wish, Wish::Source { .. }) {
+            // Content is where it is: whoever wants it has to wait for that node.
+            self.pools.pass_over_silent(&mut rooms);
+        }
+        let size = request.capacity_bytes;
+        placement::place(wish, &request.placement, &rooms, size, refused)
     }
 
     /// The pools, less what was promised since they reported.
@@ -102,6 +108,13 @@ impl Volumes {
         let pools = self.pools.mirror().all_with_age();
         let pools = pools.iter().map(|(pool, age)| (&**pool, *age));
         room::pools(pools, &self.volumes.mirror().all())
+    }
+
+    async fn wish(&self, request: &CreateVolume) -> Result<Wish, Failure> {
+        match &request.source {
+            Some(source) => self.beside(source).await,
+            None => self.of_claim(request.claim.as_ref()).await,
+        }
     }
 
     async fn beside(&self, source: &Source) -> Result<Wish, Failure> {
@@ -116,7 +129,7 @@ impl Volumes {
     }
 
     /// Asks for the claim: only its annotation tells late binding from immediate binding.
-    async fn wish(&self, claim: Option<&Claim>) -> Result<Wish, Failure> {
+    async fn of_claim(&self, claim: Option<&Claim>) -> Result<Wish, Failure> {
         let Some(claim) = claim else {
             return Ok(Wish::Preferred);
         };
@@ -164,8 +177,8 @@ impl Volumes {
         Ok(())
     }
 
-    /// An agent that does not answer has not begun either: if another node is allowed, that one is asked. Else the object stays,
-    /// and the next call joins it.
+    /// An agent that does not answer has not begun either: if another node is allowed, that one is asked; if the scheduler has
+    /// chosen this one, it has to choose another. Else the object stays, and the next call joins it.
     async fn go_elsewhere(
         &self,
         request: &CreateVolume,
@@ -177,12 +190,16 @@ impl Volumes {
         if object.taken_on() {
             return Err(failure);
         }
+        self.pools.did_not_answer(&object.spec.node_name);
         let mut without = refused.clone();
         without.push(Refusal {
             node: object.spec.node_name.clone(),
             message: failure.message.clone(),
         });
-        if self.place(request, &without).await.is_err() {
+        let Ok(wish) = self.wish(request).await else {
+            return Err(failure);
+        };
+        if self.place_by(&wish, request, &without).is_err() && !matches!(wish, Wish::Selected(_)) {
             return Err(failure);
         }
         tracing::warn!(error = %failure, "trying another node");

@@ -1,5 +1,7 @@
 //! Claims and the nodes of their sources.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -9,7 +11,7 @@ use crate::objects::{
     volumes,
 };
 use crate::support::agent::{Agent, MIB, report};
-use crate::support::driver::{driver, for_claim, from_volume, request};
+use crate::support::driver::{driver, for_claim, from_volume, patient, request};
 use crate::support::foreign::{any, create, definition, snapshot_kinds};
 use crate::support::plane::{client, install};
 
@@ -245,4 +247,21 @@ async fn under_late_binding_only_the_scheduler_s_node_is_used() {
     );
     let most_room = on(ask("sched-c", MIB, "free").await.unwrap()).await;
     assert_eq!(most_room.0, "sched-2");
+}
+
+#[tokio::test]
+async fn a_late_bound_claim_is_given_back_to_the_scheduler_if_the_node_does_not_answer() {
+    let client = client().await;
+    let mut agent = Agent::start(&client, "quiet-1", 50 * MIB).await;
+    agent.stop().await;
+    let hasty = patient(&client, Duration::from_secs(60), Duration::from_millis(300)).await;
+    let mut chosen = claim("quiet", "whatever", &Value::Null);
+    chosen["metadata"]["annotations"] = json!({SELECTED: "quiet-1"});
+    object(&claims(&client), chosen).await;
+    let ask = for_claim(request("quiet", MIB, &["quiet-1"]), "default", "quiet");
+    let refused = hasty.create(ask).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("quiet-1"), "{refused}");
+    let id = csi_controller::ids::volume_id("quiet");
+    assert!(volumes(&client).get_opt(&id).await.unwrap().is_none());
 }
