@@ -74,7 +74,7 @@ pub struct Source {
     printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.claim.namespace"),
     printcolumn(name = "Claim", type_ = "string", json_path = ".spec.claim.name"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Problem", type_ = "string", json_path = ".status.failure.message", priority = "1"),
+    printcolumn(name = "Problem", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1"),
     validation = ("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.name == oldSelf.spec.name", "nodeName and name never change: data does not move by itself"),
     validation = ("self.spec.volumeMode == oldSelf.spec.volumeMode && self.spec.provisioning == oldSelf.spec.provisioning && self.spec.accessModes == oldSelf.spec.accessModes", "volumeMode, provisioning and accessModes never change"),
     validation = ("has(self.spec.fsType) == has(oldSelf.spec.fsType) && (!has(self.spec.fsType) || self.spec.fsType == oldSelf.spec.fsType)", "fsType never changes"),
