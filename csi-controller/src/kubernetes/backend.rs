@@ -52,11 +52,12 @@ impl KubernetesBackend {
 
     /// Follows the API server: one watch per kind. Never ends; dropping it stops the watches.
     pub async fn run(&self) {
-        tokio::join!(
-            self.volumes.volumes.follow(),
-            self.volumes.snapshots.follow(),
-            self.volumes.pools.follow(),
-        );
+        // Without one of them the others are of no use.
+        tokio::select! {
+            () = self.volumes.volumes.follow() => {}
+            () = self.volumes.snapshots.follow() => {}
+            () = self.volumes.pools.follow() => {}
+        }
     }
 
     /// Whether all watches have their first list and the watches stand.

@@ -46,14 +46,15 @@ pub async fn run(client: Client, backend: &KubernetesBackend, options: &Options)
     let classes: Mirror<StorageClass> = Mirror::default();
     let volumes = backend.parts();
     backend.ready().await;
-    tokio::join!(
-        classes.follow(Api::all(client.clone())),
-        storage_profiles::keep(&client, &classes, &options.driver),
-        snapshot_class::keep(&client, options),
-        selected_node::keep(&client, &classes, volumes, &events, &options.driver),
-        orphans::keep(&client, volumes, &events, &options.driver),
-        sweep(Forgotten::new(client.clone(), backend, &options.driver)),
-    );
+    // Without one of them, whatever it keeps would be forgotten unnoticed.
+    tokio::select! {
+        () = classes.follow(Api::all(client.clone())) => {}
+        () = storage_profiles::keep(&client, &classes, &options.driver) => {}
+        () = snapshot_class::keep(&client, options) => {}
+        () = selected_node::keep(&client, &classes, volumes, &events, &options.driver) => {}
+        () = orphans::keep(&client, volumes, &events, &options.driver) => {}
+        () = sweep(Forgotten::new(client.clone(), backend, &options.driver)) => {}
+    }
 }
 
 async fn sweep(mut forgotten: Forgotten) {
@@ -68,11 +69,14 @@ async fn sweep(mut forgotten: Forgotten) {
 }
 
 /// Follows a kind that may not be installed. A broken watch is tried again, ever more seldom, and told once.
-fn follow<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = watcher::Event<K>> + Send
+fn follow<K>(
+    kind: &'static str,
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Event<K>> + Send
 where
-    K: Resource<DynamicType: Default> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let kind = K::kind(&K::DynamicType::default()).into_owned();
     let mut failing = false;
     with_answers(::api::watching(api, config))
         .default_backoff()

@@ -84,9 +84,9 @@ pub(super) async fn keep(
 ) {
     classes.synced().await;
     let api: Api<PersistentVolumeClaim> = Api::all(client.clone());
-    let mut changes = pin!(follow(api, Config::default()));
+    let mut changes = pin!(follow("PersistentVolumeClaim", api, Config::default()));
     let api: Api<VolumeCloneSource> = Api::all(client.clone());
-    let mut sources = pin!(follow(api, Config::default()));
+    let mut sources = pin!(follow("VolumeCloneSource", api, Config::default()));
     let mut claims = Claims::new();
     let keeper = Keeper {
         classes,
