@@ -112,7 +112,7 @@ pub struct LocalVolumeSpec {
     /// Where the first content comes from; an empty volume without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// The claim it was made for, for people.
+    /// The claim it is bound to, as far as csi-controller knows: at first the one it was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimReference>,
     /// The data is to be removed. Only csi-controller sets it, when the volume's deletion was asked for through CSI.

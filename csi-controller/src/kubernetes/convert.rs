@@ -56,10 +56,16 @@ pub(crate) fn new_volume(request: &CreateVolume, node: &str) -> Result<LocalVolu
         claim: request.claim.as_ref().map(|claim| ClaimReference {
             namespace: claim.namespace.clone(),
             name: claim.name.clone(),
+            uid: claim_uid(&request.id).map(str::to_owned),
         }),
         delete: false,
     };
     Ok(LocalVolume::new(&request.id, spec))
+}
+
+/// The uid of the claim that a volume of this id was made for, if external-provisioner named it.
+pub(crate) fn claim_uid(id: &str) -> Option<&str> {
+    id.strip_prefix("pvc-")
 }
 
 /// The object for a snapshot on this node.

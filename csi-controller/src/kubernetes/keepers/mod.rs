@@ -2,6 +2,7 @@
 //! not installed: it takes up its work once they are.
 
 mod answers;
+mod claims;
 mod events;
 mod foreign;
 pub mod forgotten;
@@ -53,6 +54,7 @@ pub async fn run(client: Client, backend: &KubernetesBackend, options: &Options)
         () = snapshot_class::keep(&client, options) => {}
         () = selected_node::keep(&client, &classes, volumes, &events, &options.driver) => {}
         () = orphans::keep(&client, volumes, &events, &options.driver) => {}
+        () = claims::keep(&client, volumes, &options.driver) => {}
         () = sweep(Forgotten::new(client.clone(), backend, &options.driver)) => {}
     }
 }
