@@ -59,6 +59,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         driver: args.driver_name,
         snapshot_class: args.snapshot_class,
         instance: std::env::var("POD_NAME").ok(),
+        metrics: keepers::Metrics::register(&mut registry),
     };
     let mut background = background(client, &backend, options);
     let probes = probes.run(endpoints(registry, &backend));

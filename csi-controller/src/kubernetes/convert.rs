@@ -3,7 +3,8 @@
 //! What exists is told from `status`, which is the record on the node's disk; from `spec` only as long as there is none.
 
 use api::{
-    ClaimReference, LocalSnapshot, LocalSnapshotSpec, LocalVolume, LocalVolumeSpec, READY_CONDITION,
+    ClaimReference, LocalSnapshot, LocalSnapshotSpec, LocalVolume, LocalVolumeSpec,
+    READY_CONDITION, UNANSWERED_ANNOTATION,
 };
 use kube::ResourceExt;
 use proto::errors::{Failure, Kind};
@@ -60,7 +61,13 @@ pub(crate) fn new_volume(request: &CreateVolume, node: &str) -> Result<LocalVolu
         }),
         delete: false,
     };
-    Ok(LocalVolume::new(&request.id, spec))
+    let mut object = LocalVolume::new(&request.id, spec);
+    if object.spec.source.is_some() {
+        object
+            .annotations_mut()
+            .insert(UNANSWERED_ANNOTATION.to_owned(), "true".to_owned());
+    }
+    Ok(object)
 }
 
 /// The uid of the claim that a volume of this id was made for, if external-provisioner named it.

@@ -237,7 +237,7 @@ pub(crate) fn found_no_room<K: Managed>(object: &K) -> bool {
 }
 
 /// The failure of the newest `spec`, not of an earlier one.
-fn current_failure<K: Managed>(object: &K) -> Option<&api::Failure> {
+pub(crate) fn current_failure<K: Managed>(object: &K) -> Option<&api::Failure> {
     let generation = object.meta().generation.unwrap_or_default();
     object
         .failure()

@@ -1,6 +1,6 @@
 //! CreateVolume, and its way from a request to an object that an agent has made.
 
-use api::{LocalSnapshot, LocalVolume};
+use api::{LocalSnapshot, LocalVolume, UNANSWERED_ANNOTATION};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, Client, ResourceExt};
 use proto::errors::{Failure, Kind};
@@ -54,7 +54,11 @@ impl Volumes {
                 },
             };
             match self.settle(object, deadline).await? {
-                Settled::Made(object) => return Ok(convert::volume(&object)),
+                Settled::Made(object) => {
+                    if let Some(object) = self.answer(object).await? {
+                        return Ok(convert::volume(&object));
+                    }
+                }
                 Settled::Again => {}
                 Settled::Failed(object, failure) => {
                     self.give_up(object, failure, deadline, &mut refused)
@@ -66,6 +70,14 @@ impl Volumes {
                 }
             }
         }
+    }
+
+    /// Takes the mark off that nobody knows of the volume: from now on its caller may. `None`: it has changed, look again.
+    async fn answer(&self, object: LocalVolume) -> Result<Option<LocalVolume>, Failure> {
+        if !object.annotations().contains_key(UNANSWERED_ANNOTATION) {
+            return Ok(Some(object));
+        }
+        self.volumes.take_off(&object, UNANSWERED_ANNOTATION).await
     }
 
     async fn begin(

@@ -20,6 +20,8 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use telemetry::prometheus::metrics::gauge::Gauge;
+use telemetry::prometheus::registry::Registry;
 
 use self::answers::with_answers;
 use self::events::Events;
@@ -39,6 +41,27 @@ pub struct Options {
     pub snapshot_class: String,
     /// The name of this copy, for events: its pod.
     pub instance: Option<String>,
+    /// What the keepers have counted.
+    pub metrics: Metrics,
+}
+
+/// What the keepers count. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    unclaimed: Gauge,
+}
+
+impl Metrics {
+    /// Puts them into the registry of the program.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "volumes_unclaimed",
+            "Restores and clones that were never used and that no claim and no PersistentVolume has named for ten minutes",
+            metrics.unclaimed.clone(),
+        );
+        metrics
+    }
 }
 
 /// Keeps until dropped. Never ends by itself.
@@ -55,7 +78,7 @@ pub async fn run(client: Client, backend: &KubernetesBackend, options: &Options)
         () = selected_node::keep(&client, &classes, volumes, &events, &options.driver) => {}
         () = orphans::keep(&client, volumes, &events, &options.driver) => {}
         () = claims::keep(&client, volumes, &options.driver) => {}
-        () = sweep(Forgotten::new(client.clone(), backend, &options.driver)) => {}
+        () = sweep(Forgotten::new(client.clone(), backend, options)) => {}
     }
 }
 
