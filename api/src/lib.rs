@@ -49,6 +49,9 @@ pub const AGENT_FINALIZER: &str = "vd.csi.io/agent";
 /// Set by an agent once the data of an object exists durably; the value is the UUID of the pool that holds it. An object that
 /// has it and whose data is not there has lost it: nothing is made in its place.
 pub const CREATED_ANNOTATION: &str = "vd.csi.io/created";
+/// Set by csi-controller on a volume with a content source when it makes the object, and taken off before `CreateVolume` is answered
+/// for the first time. While it is there, nobody can have made a PersistentVolume for it.
+pub const UNANSWERED_ANNOTATION: &str = "vd.csi.io/unanswered";
 /// Set by an administrator on a `LocalPool`: ids of orphans, separated by spaces, or `*` for all, for which objects are to be made.
 pub const ADOPT_ANNOTATION: &str = "vd.csi.io/adopt";
 /// The condition of volumes and snapshots that says whether they can be used.

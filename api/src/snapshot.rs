@@ -27,7 +27,7 @@ use crate::{Failure, FsType, VolumeMode};
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
     printcolumn(name = "Cut", type_ = "date", json_path = ".status.creationTime"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Problem", type_ = "string", json_path = ".status.failure.message", priority = "1"),
+    printcolumn(name = "Problem", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1"),
     validation = ("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.name == oldSelf.spec.name && self.spec.sourceVolume == oldSelf.spec.sourceVolume && has(self.spec.compression) == has(oldSelf.spec.compression) && (!has(self.spec.compression) || self.spec.compression == oldSelf.spec.compression)", "a snapshot's node, name, source and compression never change"),
     validation = ("has(self.spec.checksum) == has(oldSelf.spec.checksum) && (!has(self.spec.checksum) || self.spec.checksum == oldSelf.spec.checksum)", "how a snapshot's data is digested never changes")
 )]

@@ -52,7 +52,7 @@ pub struct Source {
     pub volume: Option<String>,
 }
 
-/// What a volume should be. Only the sizes (upwards) and `delete` may change.
+/// What a volume should be. Only the sizes (never below what the volume has), `claim` and `delete` may change.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "vd.csi.io",
@@ -74,12 +74,12 @@ pub struct Source {
     printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.claim.namespace"),
     printcolumn(name = "Claim", type_ = "string", json_path = ".spec.claim.name"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Problem", type_ = "string", json_path = ".status.failure.message", priority = "1"),
+    printcolumn(name = "Problem", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1"),
     validation = ("self.spec.nodeName == oldSelf.spec.nodeName && self.spec.name == oldSelf.spec.name", "nodeName and name never change: data does not move by itself"),
     validation = ("self.spec.volumeMode == oldSelf.spec.volumeMode && self.spec.provisioning == oldSelf.spec.provisioning && self.spec.accessModes == oldSelf.spec.accessModes", "volumeMode, provisioning and accessModes never change"),
     validation = ("has(self.spec.fsType) == has(oldSelf.spec.fsType) && (!has(self.spec.fsType) || self.spec.fsType == oldSelf.spec.fsType)", "fsType never changes"),
     validation = ("has(self.spec.source) == has(oldSelf.spec.source) && (!has(self.spec.source) || self.spec.source == oldSelf.spec.source)", "the source never changes"),
-    validation = ("self.spec.sizeBytes >= oldSelf.spec.sizeBytes", "a volume never shrinks"),
+    validation = ("self.spec.sizeBytes >= oldSelf.spec.sizeBytes || (has(self.status) && has(self.status.sizeBytes) && self.spec.sizeBytes >= self.status.sizeBytes)", "a volume never shrinks"),
     validation = ("self.spec.sizeBytes % 1048576 == 0", "sizeBytes is a multiple of 1 MiB (1048576)"),
     validation = ("has(self.spec.fsType) == (self.spec.volumeMode == 'Filesystem')", "fsType goes with volumeMode Filesystem, and only with it")
 )]
@@ -112,7 +112,7 @@ pub struct LocalVolumeSpec {
     /// Where the first content comes from; an empty volume without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// The claim it was made for, for people.
+    /// The claim it is bound to, as far as csi-controller knows: at first the one it was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimReference>,
     /// The data is to be removed. Only csi-controller sets it, when the volume's deletion was asked for through CSI.

@@ -21,6 +21,19 @@ fn every_definition_is_cluster_scoped_with_a_status_and_selectable_by_node() {
 }
 
 #[test]
+fn the_column_problem_says_what_the_condition_ready_says() {
+    for definition in api::definitions() {
+        let columns = &definition.spec.versions[0].additional_printer_columns;
+        let mut columns = columns.iter().flatten();
+        let problem = columns.find(|column| column.name == "Problem").unwrap();
+        assert_eq!(
+            problem.json_path,
+            ".status.conditions[?(@.type=='Ready')].message"
+        );
+    }
+}
+
+#[test]
 fn rules_compare_a_volume_with_what_it_was() {
     let definition = serde_json::to_string(&api::LocalVolume::crd()).unwrap();
     assert!(definition.contains("self.spec.sizeBytes >= oldSelf.spec.sizeBytes"));

@@ -18,6 +18,7 @@ use telemetry::grpc::GrpcLayer;
 use telemetry::http::Endpoints;
 use telemetry::prometheus::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tonic::transport::Server;
 
 use crate::args::Args;
@@ -54,20 +55,15 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .with_context(|| format!("listen on --metrics-listen {}", args.metrics_listen))?;
     let (socket, connections) = Socket::bind(&args.listen)?;
     tracing::info!(listen = args.listen, metrics = %probes.address()?, "serving");
-    let watches = tokio::spawn({
-        let backend = Arc::clone(&backend);
-        async move { backend.run().await }
-    });
-    let keepers = tokio::spawn({
-        let backend = Arc::clone(&backend);
-        let options = keepers::Options {
-            driver: args.driver_name,
-            snapshot_class: args.snapshot_class,
-            instance: std::env::var("POD_NAME").ok(),
-        };
-        async move { Box::pin(keepers::run(client, &backend, &options)).await }
-    });
-    let probes = tokio::spawn(probes.run(endpoints(registry, &backend)));
+    let options = keepers::Options {
+        driver: args.driver_name,
+        snapshot_class: args.snapshot_class,
+        instance: std::env::var("POD_NAME").ok(),
+        metrics: keepers::Metrics::register(&mut registry),
+    };
+    let mut background = background(client, &backend, options);
+    let probes = probes.run(endpoints(registry, &backend));
+    background.spawn(async { match probes.await {} });
     let identity = IdentityService::new(
         name.clone(),
         env!("CARGO_PKG_VERSION"),
@@ -82,14 +78,19 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .serve_with_incoming_shutdown(connections, async {
             stopped.await.ok();
         });
-    let server = tokio::spawn(server);
-    wait_for_signal().await?;
+    let mut server = tokio::spawn(server);
+    tokio::select! {
+        told = wait_for_signal() => told?,
+        why = ended(&mut background) => return Err(why),
+        ended = &mut server => {
+            ended.context("the server ended")?.context("serve")?;
+            anyhow::bail!("the server has ended");
+        }
+    }
     tracing::info!("stopping");
     stop.send(()).ok();
     let drained = tokio::time::timeout(PATIENCE, server).await;
-    keepers.abort();
-    watches.abort();
-    probes.abort();
+    background.abort_all();
     drop(socket);
     match drained {
         Ok(ended) => ended.context("the server ended")?.context("serve"),
@@ -122,6 +123,34 @@ async fn client(args: &Args) -> anyhow::Result<Client> {
             .context("find the API server; outside of a pod, give --kubeconfig")?,
     };
     Client::try_from(config).context("set up the client of the API server")
+}
+
+/// What goes on beside the calls, for ever.
+fn background(
+    client: Client,
+    backend: &Arc<KubernetesBackend>,
+    options: keepers::Options,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn({
+        let backend = Arc::clone(backend);
+        async move { backend.run().await }
+    });
+    tasks.spawn({
+        let backend = Arc::clone(backend);
+        async move { Box::pin(keepers::run(client, &backend, &options)).await }
+    });
+    tasks
+}
+
+/// Why one of the tasks has ended, which none does by itself. Without one of them the probes would find nothing wrong, and nothing
+/// would work.
+async fn ended(background: &mut JoinSet<()>) -> anyhow::Error {
+    let what = "a task that never ends has ended";
+    match background.join_next().await {
+        Some(Err(error)) => anyhow::Error::new(error).context(what),
+        Some(Ok(())) | None => anyhow::anyhow!(what),
+    }
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {

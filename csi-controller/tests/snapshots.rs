@@ -84,7 +84,7 @@ async fn a_snapshot_that_cannot_be_cut_is_withdrawn_and_one_that_still_may_is_le
     for (kind, code, left) in [
         ("Precondition", Code::FailedPrecondition, false),
         ("NoSpace", Code::ResourceExhausted, false),
-        ("Busy", Code::Aborted, true),
+        ("Io", Code::Internal, true),
     ] {
         agent.change(|node| node.failing = Some(kind));
         let name = format!("uncut-{kind}");
@@ -101,6 +101,31 @@ async fn a_snapshot_that_cannot_be_cut_is_withdrawn_and_one_that_still_may_is_le
         .cut("uncut-nothing", &csi_controller::ids::volume_id("no such"))
         .await;
     assert_eq!(nothing.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_deleted_while_a_call_waits_for_it_is_not_made_anew() {
+    let client = client().await;
+    let agent = Agent::start(&client, "twice-1", 100 * MIB).await;
+    let driver = driver(&client).await;
+    let volume = driver.make(request("twice", MIB, &["twice-1"])).await;
+    agent.change(|node| node.stuck = true);
+    let id = csi_controller::ids::snapshot_id("twice");
+    let delete = async {
+        let is_there = |object: Option<&LocalSnapshot>| object.is_some();
+        kube::runtime::wait::await_condition(snapshots(&client), &id, is_there)
+            .await
+            .unwrap();
+        driver.delete_snapshot(&id).await.unwrap();
+        agent.change(|node| node.stuck = false);
+    };
+    let (cut, ()) = tokio::join!(driver.cut("twice", &volume), delete);
+    let ended = cut.unwrap_err();
+    assert_eq!(ended.code(), Code::Aborted, "{ended}");
+    assert!(ended.message().contains("was deleted"), "{ended}");
+    assert!(snapshots(&client).get_opt(&id).await.unwrap().is_none());
+    // Whoever still wants it calls again.
+    assert_eq!(driver.cut("twice", &volume).await.unwrap().snapshot_id, id);
 }
 
 #[tokio::test]
@@ -185,6 +210,62 @@ async fn a_volume_grows_and_says_so_once_its_node_has_done_it() {
 }
 
 #[tokio::test]
+async fn a_growth_that_has_no_room_leaves_no_wish_behind_and_a_smaller_one_succeeds() {
+    let client = client().await;
+    let _agent = Agent::start(&client, "greedy-1", 10 * MIB).await;
+    let driver = driver(&client).await;
+    let id = driver.make(request("greedy", 2 * MIB, &["greedy-1"])).await;
+    // It became ready before this report, so the room is what is reported.
+    report(&client, "greedy-1", 8 * MIB, None).await;
+    let full = driver.expand(&id, 10 << 40).await.unwrap_err();
+    assert!(
+        matches!(full.code(), Code::ResourceExhausted | Code::OutOfRange),
+        "{full}"
+    );
+    let volumes: Api<LocalVolume> = Api::all(client.clone());
+    let spec = volumes.get(&id).await.unwrap().spec;
+    assert_eq!(
+        (spec.size_bytes, spec.requested_bytes),
+        (2 * MIB, 2 * MIB),
+        "the wish was taken back"
+    );
+    assert_eq!(driver.expand(&id, 4 * MIB).await.unwrap(), 4 * MIB);
+}
+
+#[tokio::test]
+async fn a_wish_that_no_room_was_found_for_takes_none_and_gives_way_to_a_smaller_one() {
+    let client = client().await;
+    let _agent = Agent::start(&client, "left-1", 10 * MIB).await;
+    let driver = driver(&client).await;
+    let id = driver.make(request("left", 2 * MIB, &["left-1"])).await;
+    report(&client, "left-1", 8 * MIB, None).await;
+    // As it is when csi-controller ends between its wish and the agent's answer.
+    let volumes: Api<LocalVolume> = Api::all(client.clone());
+    let wish = json!({"spec": {"sizeBytes": 10_i64 << 40}});
+    volumes
+        .patch(&id, &PatchParams::default(), &Patch::Merge(&wish))
+        .await
+        .unwrap();
+    let refused = |object: Option<&LocalVolume>| {
+        let status = object.and_then(|object| object.status.as_ref());
+        status.is_some_and(|status| status.failure.is_some())
+    };
+    kube::runtime::wait::await_condition(volumes.clone(), &id, refused)
+        .await
+        .unwrap();
+    let fresh = crate::support::driver::driver(&client).await;
+    assert_eq!(room(&fresh, "left-1").await, 8 << 20);
+    assert_eq!(fresh.expand(&id, 4 * MIB).await.unwrap(), 4 * MIB);
+    // But never below what there is.
+    let smaller = json!({"spec": {"sizeBytes": 3 * MIB}});
+    let shrunk = volumes
+        .patch(&id, &PatchParams::default(), &Patch::Merge(&smaller))
+        .await
+        .unwrap_err();
+    assert!(shrunk.to_string().contains("never shrinks"), "{shrunk}");
+}
+
+#[tokio::test]
 async fn lists_come_in_pages_that_follow_each_other() {
     let client = client().await;
     let _agent = Agent::start(&client, "page-1", 100 * MIB).await;
@@ -249,6 +330,26 @@ async fn capacity_is_what_the_pool_reports_less_what_it_does_not_know_yet() {
     let fresh = driver(&client).await;
     assert_eq!(room(&fresh, "room-1").await, 0);
     assert_eq!(room(&fresh, "no such").await, 0);
+}
+
+#[tokio::test]
+async fn a_node_that_did_not_answer_a_moment_ago_has_no_room() {
+    let client = client().await;
+    let mut agent = Agent::start(&client, "mute-1", 50 * MIB).await;
+    agent.stop().await;
+    let driver = patient(&client, Duration::from_secs(60), Duration::from_millis(300)).await;
+    assert_eq!(room(&driver, "mute-1").await, 50 << 20);
+    let silent = driver
+        .create(request("mute", 8 * MIB, &["mute-1"]))
+        .await
+        .unwrap_err();
+    assert_eq!(silent.code(), Code::Unavailable, "{silent}");
+    assert_eq!(room(&driver, "mute-1").await, 0);
+    let next = driver
+        .create(request("mute-next", 8 * MIB, &["mute-1"]))
+        .await
+        .unwrap_err();
+    assert!(next.message().contains("did not answer"), "{next}");
 }
 
 #[tokio::test]

@@ -235,6 +235,38 @@ async fn what_can_never_be_made_is_withdrawn_and_what_may_pass_is_left() {
 }
 
 #[tokio::test]
+async fn an_operation_that_is_in_the_way_for_a_moment_fails_no_call() {
+    let client = client().await;
+    let agent = Agent::start(&client, "busy-1", 100 * MIB).await;
+    let driver = driver(&client).await;
+    let source = driver.make(request("busy-source", MIB, &["busy-1"])).await;
+    // As when the source is being unmounted.
+    agent.change(|node| node.failing = Some("Busy"));
+    let clone = driver.create(from_volume(request("busy", MIB, &["busy-1"]), &source));
+    let id = csi_controller::ids::volume_id("busy");
+    let release = async {
+        let told = |object: Option<&LocalVolume>| {
+            let status = object.and_then(|object| object.status.as_ref());
+            status.is_some_and(|status| status.failure.is_some())
+        };
+        kube::runtime::wait::await_condition(volumes(&client), &id, told)
+            .await
+            .unwrap();
+        agent.change(|node| node.failing = None);
+    };
+    let (cloned, ()) = tokio::join!(clone, release);
+    assert_eq!(cloned.unwrap().volume.unwrap().volume_id, id);
+    // One that does not end in time is called by its name.
+    agent.change(|node| node.failing = Some("Busy"));
+    let hasty = patient(&client, Duration::from_secs(3), Duration::from_secs(60)).await;
+    let busy = hasty
+        .create(request("busy-still", MIB, &["busy-1"]))
+        .await
+        .unwrap_err();
+    assert_eq!(busy.code(), Code::Aborted, "{busy}");
+}
+
+#[tokio::test]
 async fn a_node_that_does_not_answer_is_named_and_another_one_is_asked_where_that_is_allowed() {
     let client = client().await;
     let mut dead = Agent::start(&client, "dead-1", 100 * MIB).await;

@@ -90,7 +90,11 @@ const CONTROLLER_MAY: &[Right] = &[
         "storageprofiles.cdi.kubevirt.io",
         "",
     ),
-    ("get", "volumeclonesources.cdi.kubevirt.io", "default"),
+    (
+        "get list watch",
+        "volumeclonesources.cdi.kubevirt.io",
+        "default",
+    ),
     ("get create update", "leases.coordination.k8s.io", "vd-csi"),
     (
         "get list watch create update delete",

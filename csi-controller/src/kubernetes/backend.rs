@@ -52,11 +52,12 @@ impl KubernetesBackend {
 
     /// Follows the API server: one watch per kind. Never ends; dropping it stops the watches.
     pub async fn run(&self) {
-        tokio::join!(
-            self.volumes.volumes.follow(),
-            self.volumes.snapshots.follow(),
-            self.volumes.pools.follow(),
-        );
+        // Without one of them the others are of no use.
+        tokio::select! {
+            () = self.volumes.volumes.follow() => {}
+            () = self.volumes.snapshots.follow() => {}
+            () = self.volumes.pools.follow() => {}
+        }
     }
 
     /// Whether all watches have their first list and the watches stand.
@@ -130,7 +131,9 @@ impl Backend for KubernetesBackend {
 
     async fn capacity(&self, query: CapacityQuery) -> Result<Capacity> {
         self.volumes.pools.check_synced()?;
-        Ok(room::capacity(&self.volumes.rooms(), query.node.as_deref()))
+        let mut rooms = self.volumes.rooms();
+        self.volumes.pools.pass_over_silent(&mut rooms);
+        Ok(room::capacity(&rooms, query.node.as_deref()))
     }
 
     async fn expand_volume(&self, request: ExpandVolume) -> Result<Volume> {

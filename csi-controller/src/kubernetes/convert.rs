@@ -3,7 +3,8 @@
 //! What exists is told from `status`, which is the record on the node's disk; from `spec` only as long as there is none.
 
 use api::{
-    ClaimReference, LocalSnapshot, LocalSnapshotSpec, LocalVolume, LocalVolumeSpec, READY_CONDITION,
+    ClaimReference, LocalSnapshot, LocalSnapshotSpec, LocalVolume, LocalVolumeSpec,
+    READY_CONDITION, UNANSWERED_ANNOTATION,
 };
 use kube::ResourceExt;
 use proto::errors::{Failure, Kind};
@@ -56,10 +57,22 @@ pub(crate) fn new_volume(request: &CreateVolume, node: &str) -> Result<LocalVolu
         claim: request.claim.as_ref().map(|claim| ClaimReference {
             namespace: claim.namespace.clone(),
             name: claim.name.clone(),
+            uid: claim_uid(&request.id).map(str::to_owned),
         }),
         delete: false,
     };
-    Ok(LocalVolume::new(&request.id, spec))
+    let mut object = LocalVolume::new(&request.id, spec);
+    if object.spec.source.is_some() {
+        object
+            .annotations_mut()
+            .insert(UNANSWERED_ANNOTATION.to_owned(), "true".to_owned());
+    }
+    Ok(object)
+}
+
+/// The uid of the claim that a volume of this id was made for, if external-provisioner named it.
+pub(crate) fn claim_uid(id: &str) -> Option<&str> {
+    id.strip_prefix("pvc-")
 }
 
 /// The object for a snapshot on this node.

@@ -3,6 +3,7 @@
 //! Whoever waits for an object waits on a bell of that object alone. What this process has written itself is put in at once,
 //! so that two calls in a row see it; the watch confirms it later.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,7 +90,7 @@ where
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    failing = false;
+                    failing &= !is_answer(&event);
                     self.apply(event);
                 }
                 Err(error) => {
@@ -106,7 +107,7 @@ where
     /// Takes in one event of a watch.
     pub(crate) fn apply(&self, event: watcher::Event<K>) {
         let mut state = self.state();
-        state.broken = false;
+        state.broken &= !is_answer(&event);
         self.changed.notify_one();
         match event {
             watcher::Event::Init => {
@@ -118,7 +119,7 @@ where
                 if let Some(listing) = state.listing.as_mut() {
                     listing.push(name);
                 }
-                state.put(object, None);
+                state.listed(object);
             }
             watcher::Event::InitDone => {
                 state.end_list();
@@ -132,6 +133,9 @@ where
     /// Takes in what an own write has answered.
     pub(crate) fn wrote(&self, object: K) {
         let mut state = self.state();
+        if object.uid().is_some_and(|uid| state.is_gone(&uid)) {
+            return;
+        }
         let round = state.round;
         state.put(object, Some(round));
     }
@@ -155,12 +159,19 @@ where
             .collect()
     }
 
-    /// All objects, with how long ago each has changed.
-    pub(crate) fn all_with_age(&self) -> Vec<(Arc<K>, Duration)> {
+    /// All objects, with when each has changed last.
+    pub(crate) fn all_with_change(&self) -> Vec<(Arc<K>, Instant)> {
         let state = self.state();
         let entries = state.objects.values();
         entries
-            .map(|entry| (Arc::clone(&entry.object), entry.changed.elapsed()))
+            .map(|entry| (Arc::clone(&entry.object), entry.changed))
+            .collect()
+    }
+
+    /// All objects, with how long ago each has changed.
+    pub(crate) fn all_with_age(&self) -> Vec<(Arc<K>, Duration)> {
+        let all = self.all_with_change().into_iter();
+        all.map(|(object, changed)| (object, changed.elapsed()))
             .collect()
     }
 
@@ -210,25 +221,38 @@ impl<K> Mirror<K> {
 }
 
 impl<K: Resource<DynamicType = ()>> State<K> {
-    fn put(&mut self, mut object: K, provisional: Option<u64>) {
+    /// Takes in what a watch tells or an own write has answered: the newer of the two counts.
+    fn put(&mut self, object: K, provisional: Option<u64>) {
+        let known = self.objects.get_mut(&object.name_any());
+        match known.map(|known| (version(known.object.as_ref()).cmp(&version(&object)), known)) {
+            Some((Ordering::Greater, _)) => {}
+            Some((Ordering::Equal, known)) => {
+                if provisional.is_none() {
+                    known.provisional = None;
+                }
+            }
+            Some((Ordering::Less, _)) | None => self.insert(object, provisional),
+        }
+    }
+
+    /// Takes in what a list names: it is the truth, also if it is older than what was known, as it is after etcd was restored. Only
+    /// an own write that came after the list had begun may be newer.
+    fn listed(&mut self, object: K) {
+        if let Some(uid) = object.uid() {
+            self.gone.remove(&uid);
+        }
+        let round = self.round;
+        match self.objects.get_mut(&object.name_any()) {
+            Some(known) if known.provisional == Some(round) => self.put(object, None),
+            Some(known) if is_same(known.object.as_ref(), &object) => known.provisional = None,
+            Some(_) | None => self.insert(object, None),
+        }
+    }
+
+    fn insert(&mut self, mut object: K, provisional: Option<u64>) {
         // Half of an object's size, and of no use here.
         object.meta_mut().managed_fields = None;
         let name = object.name_any();
-        if object.uid().is_some_and(|uid| self.gone.contains_key(&uid)) {
-            return;
-        }
-        if let Some(known) = self.objects.get_mut(&name) {
-            match version(known.object.as_ref()).cmp(&version(&object)) {
-                std::cmp::Ordering::Greater => return,
-                std::cmp::Ordering::Equal => {
-                    if provisional.is_none() {
-                        known.provisional = None;
-                    }
-                    return;
-                }
-                std::cmp::Ordering::Less => {}
-            }
-        }
         let entry = Entry {
             object: Arc::new(object),
             changed: Instant::now(),
@@ -275,6 +299,12 @@ impl<K: Resource<DynamicType = ()>> State<K> {
         }
     }
 
+    fn is_gone(&self, uid: &str) -> bool {
+        self.gone
+            .get(uid)
+            .is_some_and(|since| since.elapsed() < LATE)
+    }
+
     fn bury(&mut self, uid: Option<String>) {
         self.gone.retain(|_, since| since.elapsed() < LATE);
         if let Some(uid) = uid {
@@ -289,7 +319,18 @@ impl<K: Resource<DynamicType = ()>> State<K> {
     }
 }
 
-/// Versions grow with every change; one that is no number is taken for the oldest.
+/// Whether an event shows that the API server answers: that a list was begun says nothing yet.
+fn is_answer<K>(event: &watcher::Event<K>) -> bool {
+    !matches!(event, watcher::Event::Init)
+}
+
+/// Whether nothing has changed between two states of an object.
+fn is_same<K: Resource>(one: &K, other: &K) -> bool {
+    let (one, other) = (one.meta(), other.meta());
+    (&one.uid, &one.resource_version) == (&other.uid, &other.resource_version)
+}
+
+/// Versions grow with every change, until etcd is restored to an older state; one that is no number is taken for the oldest.
 fn version<K: Resource>(object: &K) -> u64 {
     let version = object.meta().resource_version.as_deref();
     version
@@ -396,6 +437,64 @@ mod tests {
         assert!(mirror.all().is_empty());
         mirror.wrote(object("a", "3", 8));
         assert_eq!(versions(&mirror), ["a@8"]);
+    }
+
+    fn list(mirror: &Mirror<LocalVolume>, objects: &[LocalVolume]) {
+        mirror.apply(Event::Init);
+        for object in objects {
+            mirror.apply(Event::InitApply(object.clone()));
+        }
+        mirror.apply(Event::InitDone);
+    }
+
+    #[test]
+    fn a_list_of_an_older_database_is_the_truth() {
+        let mirror = Mirror::default();
+        list(&mirror, &[object("a", "1", 5000), object("b", "2", 5001)]);
+        mirror.wrote(object("c", "3", 5002));
+        mirror.apply(Event::Apply(object("e", "5", 5003)));
+        mirror.apply(Event::Delete(object("e", "5", 5004)));
+        // What was deleted a moment ago is back, and what was made since is gone.
+        let old = [
+            object("a", "1", 50),
+            object("b", "2", 5001),
+            object("e", "5", 51),
+        ];
+        list(&mirror, &old);
+        assert_eq!(versions(&mirror), ["a@50", "b@5001", "e@51"]);
+        mirror.apply(Event::Apply(object("a", "1", 60)));
+        mirror.wrote(object("e", "5", 61));
+        assert_eq!(versions(&mirror), ["a@60", "b@5001", "e@61"]);
+    }
+
+    #[test]
+    fn an_own_write_after_a_list_has_begun_is_newer_than_the_list() {
+        let mirror = Mirror::default();
+        mirror.apply(Event::Init);
+        mirror.wrote(object("a", "1", 7));
+        mirror.apply(Event::InitApply(object("a", "1", 5)));
+        mirror.apply(Event::InitDone);
+        assert_eq!(versions(&mirror), ["a@7"]);
+    }
+
+    #[test]
+    fn a_list_that_tells_nothing_new_is_no_change() {
+        let mirror = Mirror::default();
+        list(&mirror, &[object("a", "1", 5)]);
+        let since = mirror.state().objects["a"].changed;
+        list(&mirror, &[object("a", "1", 5)]);
+        assert_eq!(mirror.state().objects["a"].changed, since);
+    }
+
+    #[test]
+    fn a_watch_that_begins_again_and_again_is_not_current() {
+        let mirror = Mirror::default();
+        list(&mirror, &[object("a", "1", 5)]);
+        mirror.state().broken = true;
+        mirror.apply(Event::Init);
+        assert!(!mirror.is_current());
+        mirror.apply(Event::InitApply(object("a", "1", 5)));
+        assert!(mirror.is_current());
     }
 
     #[tokio::test]

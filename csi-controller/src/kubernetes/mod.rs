@@ -1,7 +1,7 @@
 //! The backend over custom resources of Kubernetes, and what csi-controller keeps in order there.
 //!
 //! ```text
-//! backend ── volumes, snapshots ── erase        the flow of one call
+//! backend ── volumes, growth, snapshots ── erase   the flow of one call
 //!               |         |
 //!            placement  verdict  room           decided in pure functions
 //!               |         |
@@ -13,6 +13,7 @@ mod backend;
 mod convert;
 mod erase;
 mod failure;
+mod growth;
 pub mod keepers;
 mod managed;
 mod mirror;

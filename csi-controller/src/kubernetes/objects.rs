@@ -76,12 +76,20 @@ impl<K: Managed> Objects<K> {
 
     /// Changes fields of `spec`; `None` if the object is not as it was seen any more.
     pub(crate) async fn patch(&self, seen: &K, spec: Value) -> Result<Option<K>, Failure> {
+        self.change(seen, json!({"spec": spec})).await
+    }
+
+    /// Takes an annotation off; `None` if the object is not as it was seen any more.
+    pub(crate) async fn take_off(&self, seen: &K, annotation: &str) -> Result<Option<K>, Failure> {
+        let off = json!({"metadata": {"annotations": {annotation: null}}});
+        self.change(seen, off).await
+    }
+
+    async fn change(&self, seen: &K, mut patch: Value) -> Result<Option<K>, Failure> {
         let name = seen.name_any();
         let doing = format!("change {} {name}", K::WORD);
-        let patch = json!({
-            "metadata": {"uid": seen.meta().uid, "resourceVersion": seen.meta().resource_version},
-            "spec": spec,
-        });
+        patch["metadata"]["uid"] = json!(seen.meta().uid);
+        patch["metadata"]["resourceVersion"] = json!(seen.meta().resource_version);
         let parameters = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()

@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use super::convert::to_unsigned;
 use super::managed::{Managed, Stage};
 use super::placement::Pool;
+use super::verdict;
 use crate::backend::Capacity;
 
 /// An agent reports at least every five minutes; one that has missed three is taken for gone. By our own clock, since when
@@ -90,11 +91,15 @@ fn available(pool: &LocalPool, volumes: &[impl AsRef<LocalVolume>]) -> u64 {
 
 /// What a volume will take that the pool's figure of this time does not contain.
 fn promised_since(volume: &LocalVolume, observed: Option<Timestamp>) -> u64 {
-    let wanted = to_unsigned(volume.spec.size_bytes);
     let status = volume.status.as_ref();
     let has = status
         .and_then(|status| status.size_bytes)
         .map_or(0, to_unsigned);
+    let wanted = if verdict::found_no_room(volume) {
+        has
+    } else {
+        to_unsigned(volume.spec.size_bytes)
+    };
     match volume.stage() {
         Stage::Pending if volume.spec.delete => 0,
         Stage::Pending => wanted,

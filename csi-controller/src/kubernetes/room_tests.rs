@@ -36,6 +36,14 @@ fn ready_since(time: &str, size: u64) -> Value {
     }]})
 }
 
+/// One of 1 MiB that could not grow to its 4 MiB.
+fn refused(kind: &str) -> Value {
+    let mut status = ready_since(BEFORE, MIB);
+    status["failure"] =
+        json!({"kind": kind, "message": "m", "observedGeneration": 0, "attempts": 1, "time": NOW});
+    status
+}
+
 fn room(volumes: &[Arc<LocalVolume>]) -> u64 {
     let pool = pool("a", 100 * MIB, "True");
     pools([(&pool, Duration::ZERO)], volumes)[0].available_bytes
@@ -48,6 +56,8 @@ fn what_was_promised_since_the_pool_reported_is_taken_off() {
         ("made after the report", ready_since(AFTER, 4 * MIB), 96),
         ("made before it", ready_since(BEFORE, 4 * MIB), 100),
         ("growing", ready_since(BEFORE, MIB), 97),
+        ("refused to grow", refused("NoSpace"), 100),
+        ("trying to grow", refused("Busy"), 97),
         ("deleted", json!({"state": "Deleted"}), 100),
     ] {
         assert_eq!(room(&[volume(&status)]), expected * MIB, "{what}");

@@ -20,6 +20,7 @@ impl Snapshots {
     /// Cuts a snapshot, or joins whoever cuts it.
     pub(crate) async fn create(&self, request: &CreateSnapshot) -> Result<Snapshot, Failure> {
         let deadline = Deadline::begin(self.volumes.patience);
+        let mut waited = false;
         loop {
             if deadline.is_over() {
                 return Err(Failure::new(
@@ -29,6 +30,9 @@ impl Snapshots {
             }
             let object = match self.volumes.snapshots.get(&request.id).await? {
                 Some(existing) => existing,
+                // DeleteSnapshot came while this call, which its caller may have given up, was waiting: a second snapshot would
+                // be one that nobody knows of.
+                None if waited => return Err(deleted_meanwhile(&request.id)),
                 None if self.volumes.adopt(&request.id).await? => continue,
                 None => match self.begin(request).await? {
                     Some(made) => made,
@@ -36,6 +40,7 @@ impl Snapshots {
                     None => continue,
                 },
             };
+            waited |= !object.spec.delete;
             match settle(&self.volumes.snapshots, object, deadline).await? {
                 Settled::Made(object) => return Ok(convert::snapshot(&object)),
                 Settled::Again => {}
@@ -70,4 +75,13 @@ impl Snapshots {
             }
         }
     }
+}
+
+fn deleted_meanwhile(id: &str) -> Failure {
+    Failure::new(
+        Kind::Busy,
+        format!(
+            "snapshot {id} was deleted while it was being made; call again if it is still wanted"
+        ),
+    )
 }

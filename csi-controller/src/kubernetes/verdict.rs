@@ -72,7 +72,11 @@ pub(crate) fn creation<K: Managed>(object: Option<&K>, seen: &Seen) -> Verdict<C
     match current_failure(object) {
         Some(reported) => {
             let failure = failure::of_agent(reported, &named(object));
-            if failure::ends_creation(failure.kind) || seen.is_news(reported) {
+            if failure.kind == Kind::Busy {
+                // Another operation is in the way, an unmount of the source for instance, and the agent tries again in a second.
+                // Every answer but OK would be an event `ProvisioningFailed`.
+                Verdict::Working
+            } else if failure::ends_creation(failure.kind) || seen.is_news(reported) {
                 Verdict::Settled(Creation::Failed(object.clone(), failure))
             } else {
                 Verdict::Silent
@@ -226,8 +230,14 @@ pub(crate) fn named<K: Managed>(object: &K) -> String {
     )
 }
 
+/// Whether a volume that exists was asked to grow, and there is no room for that.
+pub(crate) fn found_no_room<K: Managed>(object: &K) -> bool {
+    let refused = current_failure(object).map(|failure| failure::kind(&failure.kind));
+    object.stage() == Stage::Ready && matches!(refused, Some(Kind::NoSpace | Kind::OutOfRange))
+}
+
 /// The failure of the newest `spec`, not of an earlier one.
-fn current_failure<K: Managed>(object: &K) -> Option<&api::Failure> {
+pub(crate) fn current_failure<K: Managed>(object: &K) -> Option<&api::Failure> {
     let generation = object.meta().generation.unwrap_or_default();
     object
         .failure()

@@ -49,8 +49,11 @@ type Change = fn(&mut Value);
 #[test]
 fn a_creation_is_judged_by_what_the_agent_reports() {
     let seen = Seen::of(&object(|_| {}));
-    let table: [(&str, Change); 13] = [
+    let table: [(&str, Change); 14] = [
         ("working", |_| {}),
+        ("working", |o| {
+            o["status"]["failure"] = failing("Busy", 2, 1);
+        }),
         ("silent", |o| o["metadata"]["finalizers"] = json!([])),
         ("made", |o| o["status"]["state"] = json!("Ready")),
         ("again", |o| o["metadata"]["uid"] = json!("2")),

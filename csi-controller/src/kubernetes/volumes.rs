@@ -1,10 +1,9 @@
 //! CreateVolume, and its way from a request to an object that an agent has made.
 
-use api::{LocalSnapshot, LocalVolume};
+use api::{LocalSnapshot, LocalVolume, UNANSWERED_ANNOTATION};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, Client, ResourceExt};
 use proto::errors::{Failure, Kind};
-use serde_json::json;
 
 use super::adopt::{self, Adopted};
 use super::convert;
@@ -14,9 +13,9 @@ use super::objects::{Objects, within};
 use super::placement::{self, Pool, Refusal, Wish};
 use super::pools::Pools;
 use super::room;
-use super::verdict::{self, Creation, Expansion, Seen, is_erased};
+use super::verdict::{self, Creation, Seen, is_erased};
 use super::wait::{Deadline, Patience};
-use crate::backend::{CreateVolume, ExpandVolume};
+use crate::backend::CreateVolume;
 use crate::model::{Claim, Source, Volume};
 
 /// The scheduler's choice of a node for the consumer of a claim.
@@ -33,7 +32,8 @@ pub(crate) struct Volumes {
 }
 
 impl Volumes {
-    /// Makes a volume, or joins whoever makes it.
+    /// Makes a volume, or joins whoever makes it. One that goes meanwhile is begun again: another copy of this process may have
+    /// withdrawn it to ask another node. It cannot have been deleted, since external-provisioner does one thing at a time for a claim.
     pub(crate) async fn create(&self, request: &CreateVolume) -> Result<Volume, Failure> {
         let deadline = Deadline::begin(self.patience);
         let mut refused: Vec<Refusal> = Vec::new();
@@ -54,7 +54,11 @@ impl Volumes {
                 },
             };
             match self.settle(object, deadline).await? {
-                Settled::Made(object) => return Ok(convert::volume(&object)),
+                Settled::Made(object) => {
+                    if let Some(object) = self.answer(object).await? {
+                        return Ok(convert::volume(&object));
+                    }
+                }
                 Settled::Again => {}
                 Settled::Failed(object, failure) => {
                     self.give_up(object, failure, deadline, &mut refused)
@@ -66,6 +70,14 @@ impl Volumes {
                 }
             }
         }
+    }
+
+    /// Takes the mark off that nobody knows of the volume: from now on its caller may. `None`: it has changed, look again.
+    async fn answer(&self, object: LocalVolume) -> Result<Option<LocalVolume>, Failure> {
+        if !object.annotations().contains_key(UNANSWERED_ANNOTATION) {
+            return Ok(Some(object));
+        }
+        self.volumes.take_off(&object, UNANSWERED_ANNOTATION).await
     }
 
     async fn begin(
@@ -84,17 +96,23 @@ impl Volumes {
 
     async fn place(&self, request: &CreateVolume, refused: &[Refusal]) -> Result<String, Failure> {
         self.pools.check_synced()?;
-        let wish = match &request.source {
-            Some(source) => self.beside(source).await?,
-            None => self.wish(request.claim.as_ref()).await?,
-        };
-        placement::place(
-            &wish,
-            &request.placement,
-            &self.rooms(),
-            request.capacity_bytes,
-            refused,
-        )
+        let wish = self.wish(request).await?;
+        self.place_by(&wish, request, refused)
+    }
+
+    fn place_by(
+        &self,
+        wish: &Wish,
+        request: &CreateVolume,
+        refused: &[Refusal],
+    ) -> Result<String, Failure> {
+        let mut rooms = self.rooms();
+        if !matches!(wish, Wish::Source { .. }) {
+            // Content is where it is: whoever wants it has to wait for that node.
+            self.pools.pass_over_silent(&mut rooms);
+        }
+        let size = request.capacity_bytes;
+        placement::place(wish, &request.placement, &rooms, size, refused)
     }
 
     /// The pools, less what was promised since they reported.
@@ -102,6 +120,13 @@ impl Volumes {
         let pools = self.pools.mirror().all_with_age();
         let pools = pools.iter().map(|(pool, age)| (&**pool, *age));
         room::pools(pools, &self.volumes.mirror().all())
+    }
+
+    async fn wish(&self, request: &CreateVolume) -> Result<Wish, Failure> {
+        match &request.source {
+            Some(source) => self.beside(source).await,
+            None => self.of_claim(request.claim.as_ref()).await,
+        }
     }
 
     async fn beside(&self, source: &Source) -> Result<Wish, Failure> {
@@ -116,7 +141,7 @@ impl Volumes {
     }
 
     /// Asks for the claim: only its annotation tells late binding from immediate binding.
-    async fn wish(&self, claim: Option<&Claim>) -> Result<Wish, Failure> {
+    async fn of_claim(&self, claim: Option<&Claim>) -> Result<Wish, Failure> {
         let Some(claim) = claim else {
             return Ok(Wish::Preferred);
         };
@@ -164,8 +189,8 @@ impl Volumes {
         Ok(())
     }
 
-    /// An agent that does not answer has not begun either: if another node is allowed, that one is asked. Else the object stays,
-    /// and the next call joins it.
+    /// An agent that does not answer has not begun either: if another node is allowed, that one is asked; if the scheduler has
+    /// chosen this one, it has to choose another. Else the object stays, and the next call joins it.
     async fn go_elsewhere(
         &self,
         request: &CreateVolume,
@@ -177,12 +202,16 @@ impl Volumes {
         if object.taken_on() {
             return Err(failure);
         }
+        self.pools.did_not_answer(&object.spec.node_name);
         let mut without = refused.clone();
         without.push(Refusal {
             node: object.spec.node_name.clone(),
             message: failure.message.clone(),
         });
-        if self.place(request, &without).await.is_err() {
+        let Ok(wish) = self.wish(request).await else {
+            return Err(failure);
+        };
+        if self.place_by(&wish, request, &without).is_err() && !matches!(wish, Wish::Selected(_)) {
             return Err(failure);
         }
         tracing::warn!(error = %failure, "trying another node");
@@ -190,48 +219,6 @@ impl Volumes {
             *refused = without;
         }
         Ok(())
-    }
-
-    /// Grows a volume to at least a size.
-    pub(crate) async fn expand(&self, request: &ExpandVolume) -> Result<Volume, Failure> {
-        let deadline = Deadline::begin(self.patience);
-        let wanted = convert::to_signed(request.capacity_bytes)?;
-        let is_grown = |object: &LocalVolume| {
-            let status = object.status.as_ref();
-            status
-                .and_then(|status| status.size_bytes)
-                .is_some_and(|size| size >= wanted)
-        };
-        loop {
-            let mut object = existing(self.volumes.get(&request.id).await?, &request.id)?;
-            if is_grown(&object) {
-                return Ok(convert::volume(&object));
-            }
-            if object.spec.delete {
-                return Err(verdict::deleting(&object));
-            }
-            if object.spec.size_bytes < wanted {
-                let mut spec = json!({"sizeBytes": wanted});
-                if request.requested_bytes > 0 {
-                    spec["requestedBytes"] = json!(convert::to_signed(request.requested_bytes)?);
-                }
-                match self.volumes.patch(&object, spec).await? {
-                    Some(now) => object = now,
-                    None if deadline.is_over() => {
-                        return Err(verdict::overdue(&object, true, "expanded"));
-                    }
-                    None => continue,
-                }
-            }
-            let seen = Seen::of(&object);
-            let judge = |now: Option<&LocalVolume>| verdict::expansion(now, &seen, is_grown);
-            return match self.volumes.wait(&request.id, deadline, judge).await {
-                Ok(Expansion::Grown(object)) => Ok(convert::volume(&object)),
-                Ok(Expansion::Gone) => Err(missing::<LocalVolume>(&request.id)),
-                Ok(Expansion::Failed(failure)) => Err(failure),
-                Err(gave_up) => Err(verdict::overdue(&object, gave_up.working, "expanded")),
-            };
-        }
     }
 
     /// Deletes a volume with its data.

@@ -8,6 +8,7 @@
 )]
 
 mod adoption;
+mod claims;
 mod classes;
 mod forgotten;
 mod objects;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::LocalVolume;
-use csi_controller::kubernetes::keepers::{self, Options};
+use csi_controller::kubernetes::keepers::{self, Metrics, Options};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -25,13 +25,18 @@ impl Drop for Keepers {
     }
 }
 
-/// The keepers beside a driver, as in the binary.
-pub fn keep(client: &Client, driver: &Driver, snapshot_class: &str) -> Keepers {
-    let options = Options {
+pub fn options(snapshot_class: &str) -> Options {
+    Options {
         driver: DRIVER.to_owned(),
         snapshot_class: snapshot_class.to_owned(),
         instance: None,
-    };
+        metrics: Metrics::default(),
+    }
+}
+
+/// The keepers beside a driver, as in the binary.
+pub fn keep(client: &Client, driver: &Driver, snapshot_class: &str) -> Keepers {
+    let options = options(snapshot_class);
     let (client, backend) = (client.clone(), driver.backend.clone());
     Keepers(tokio::spawn(async move {
         Box::pin(keepers::run(client, &backend, &options)).await;

@@ -1,5 +1,7 @@
 //! Claims and the nodes of their sources.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -9,8 +11,8 @@ use crate::objects::{
     volumes,
 };
 use crate::support::agent::{Agent, MIB, report};
-use crate::support::driver::{driver, for_claim, from_volume, request};
-use crate::support::foreign::{any, create, snapshot_kinds};
+use crate::support::driver::{driver, for_claim, from_volume, patient, request};
+use crate::support::foreign::{any, create, definition, snapshot_kinds};
 use crate::support::plane::{client, install};
 
 const GROUP: &str = "snapshot.storage.k8s.io";
@@ -79,21 +81,71 @@ async fn a_claim_is_bound_to_the_node_of_its_source_also_if_that_comes_later() {
 }
 
 #[tokio::test]
-async fn a_claim_that_the_scheduler_binds_elsewhere_is_told_where_its_content_is() {
+async fn a_scheduler_that_was_faster_is_overruled_while_the_claim_is_not_bound() {
     let client = client().await;
     let _agent = Agent::start(&client, "first-1", 100 * MIB).await;
     let driver = driver(&client).await;
-    let _keepers = keep(&client, &driver, "");
     class(&client, "late-first", "WaitForFirstConsumer").await;
     let volume = driver.make(request("first", MIB, &["first-1"])).await;
     let snapshot = driver.cut("first-snapshot", &volume).await;
     let snapshot = snapshot.unwrap().snapshot_id;
     bound_snapshot(&client, "first", &volume, &snapshot).await;
-    let mut elsewhere = claim("first", "late-first", &from("first"));
-    elsewhere["metadata"]["annotations"] = json!({SELECTED: "first-2"});
-    let claim = object(&claims(&client), elsewhere).await;
-    let uid = claim.uid().unwrap();
-    told(&client, &uid, "BoundToSourceNode", "first-1").await;
+    let elsewhere = |name: &str| {
+        let mut claim = claim(name, "late-first", &from("first"));
+        claim["metadata"]["annotations"] = json!({SELECTED: "first-2"});
+        claim
+    };
+    let mut bound = elsewhere("first-bound");
+    bound["spec"]["volumeName"] = json!("somewhere");
+    object(&claims(&client), bound).await;
+    let waiting = object(&claims(&client), elsewhere("first")).await;
+    let _keepers = keep(&client, &driver, "");
+    until(&claims(&client), "first", is_on("first-1"))
+        .await
+        .unwrap();
+    told(
+        &client,
+        &waiting.uid().unwrap(),
+        "BoundToSourceNode",
+        "first-1",
+    )
+    .await;
+    // Both were known from the first list.
+    let bound = claims(&client).get("first-bound").await.unwrap();
+    assert_eq!(bound.annotations()[SELECTED], "first-2");
+}
+
+#[tokio::test]
+async fn the_target_of_a_clone_is_bound_once_its_source_is_named() {
+    let client = client().await;
+    let _agent = Agent::start(&client, "named-1", 100 * MIB).await;
+    let driver = driver(&client).await;
+    let group = "cdi.kubevirt.io";
+    let kind = ("VolumeCloneSource", "volumeclonesources");
+    install(&client, &definition(group, "v1beta1", kind.0, kind.1, true)).await;
+    let _keepers = keep(&client, &driver, "");
+    class(&client, "late-named", "WaitForFirstConsumer").await;
+    let volume = driver.make(request("named", MIB, &["named-1"])).await;
+    let persistent: Api<PersistentVolume> = Api::all(client.clone());
+    object(&persistent, persistent_volume("named-golden", &volume)).await;
+    let mut golden = claim("named-golden", "late-named", &Value::Null);
+    golden["spec"]["volumeName"] = json!("named-golden");
+    object(&claims(&client), golden).await;
+    // In CDI's order: the target, then what names its source. The scheduler may be between the two.
+    let reference = json!({"apiGroup": group, "kind": kind.0, "name": "named"});
+    let mut target = claim("named", "late-named", &Value::Null);
+    target["spec"]["dataSourceRef"] = reference;
+    target["metadata"]["annotations"] = json!({SELECTED: "named-2"});
+    object(&claims(&client), target).await;
+    let sources = any(&client, group, "v1beta1", kind.0, kind.1, Some("default"));
+    create(&sources, json!({
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": kind.0, "metadata": {"name": "named", "namespace": "default"},
+        "spec": {"source": {"kind": "PersistentVolumeClaim", "name": "named-golden"}},
+    }))
+    .await;
+    until(&claims(&client), "named", is_on("named-1"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -195,4 +247,21 @@ async fn under_late_binding_only_the_scheduler_s_node_is_used() {
     );
     let most_room = on(ask("sched-c", MIB, "free").await.unwrap()).await;
     assert_eq!(most_room.0, "sched-2");
+}
+
+#[tokio::test]
+async fn a_late_bound_claim_is_given_back_to_the_scheduler_if_the_node_does_not_answer() {
+    let client = client().await;
+    let mut agent = Agent::start(&client, "quiet-1", 50 * MIB).await;
+    agent.stop().await;
+    let hasty = patient(&client, Duration::from_secs(60), Duration::from_millis(300)).await;
+    let mut chosen = claim("quiet", "whatever", &Value::Null);
+    chosen["metadata"]["annotations"] = json!({SELECTED: "quiet-1"});
+    object(&claims(&client), chosen).await;
+    let ask = for_claim(request("quiet", MIB, &["quiet-1"]), "default", "quiet");
+    let refused = hasty.create(ask).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("quiet-1"), "{refused}");
+    let id = csi_controller::ids::volume_id("quiet");
+    assert!(volumes(&client).get_opt(&id).await.unwrap().is_none());
 }

@@ -35,6 +35,8 @@ pub const EXPORTED: &[&str] = &[
     "vd_operations_in_flight",
     "vd_snapshot_stall_seconds",
     "vd_snapshot_extents",
+    // csi-controller
+    "vd_volumes_unclaimed",
 ];
 
 /// The metric that a query means by `name`.

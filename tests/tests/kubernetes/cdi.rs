@@ -3,7 +3,10 @@
 //! One event `ProvisioningFailed` on any of these claims is an upload that has failed: every test ends with
 //! [`Namespace::finish`], which allows none.
 
+use std::sync::{Mutex, PoisonError};
+
 use serde_json::{Value, json};
+use tests::cluster::Cluster;
 use tests::kubernetes::{Claim, Namespace, Pod, snapshot, standing};
 
 use crate::GUARD;
@@ -40,6 +43,18 @@ fn rebind_across(here: &Namespace, from: &str, there: &Namespace, to: &str) {
     there.bound(to);
     here.wait(&format!("pvc/{from}"), "jsonpath={.status.phase}=Lost");
     here.delete(&format!("pvc/{from}"));
+}
+
+/// The node that a claim is to be made on; empty while nobody has chosen one.
+fn selected_node(space: &Namespace, claim: &str) -> String {
+    let field = "{.metadata.annotations.volume\\.kubernetes\\.io/selected-node}";
+    space.field(&format!("pvc/{claim}"), field)
+}
+
+/// Waits until a claim is to be made on a node.
+fn selected(space: &Namespace, claim: &str, node: &str) {
+    let field = "{.metadata.annotations.volume\\.kubernetes\\.io/selected-node}";
+    space.wait(&format!("pvc/{claim}"), &format!("jsonpath={field}={node}"));
 }
 
 fn succeeded(space: &Namespace, pod: &str) {
@@ -155,12 +170,17 @@ fn source(space: &Namespace, name: &str) {
     space.delete("pod/fills");
 }
 
-/// What makes a claim of a late-binding class bound, and larger where that is wanted: CDI's prep pod.
+/// What makes a claim of a late-binding class bound, and larger where that is wanted: CDI's prep pod, which goes past the
+/// scheduler to the node that the claim names when the pod is made, if it names one.
 fn prepare(space: &Namespace, claim: &str, larger: Option<&str>) {
     if let Some(size) = larger {
         space.grow(claim, size);
     }
-    let pod = Pod::new("prep").device(claim).as_qemu();
+    let mut pod = Pod::new("prep").device(claim).as_qemu();
+    let node = selected_node(space, claim);
+    if !node.is_empty() {
+        pod = pod.nailed_to(&node);
+    }
     space.apply(&[pod.object()]);
     space.ready("prep");
     if let Some(size) = larger {
@@ -200,10 +220,6 @@ fn a_clone_by_claim_whose_source_is_deleted_right_after() {
         .size(&capacity)
         .from_claim("golden")
         .object()]);
-    space.wait(
-        "pvc/tmp-pvc",
-        "jsonpath={.metadata.annotations.volume\\.kubernetes\\.io/selected-node}",
-    );
     space.bound("tmp-pvc");
     prepare(&space, "tmp-pvc", Some("2Gi"));
     rebind(&space, "tmp-pvc", "vm");
@@ -268,9 +284,21 @@ fn volume_clone_source() -> Value {
     })
 }
 
-#[test]
-fn the_target_of_a_clone_from_another_namespace_goes_to_its_source_s_node() {
-    let (_standing, cluster) = standing(GUARD);
+/// Whoever installs that definition takes it away again: one test after the other.
+static ONE_DEFINITION: Mutex<()> = Mutex::new(());
+
+/// What says which claim CDI has to clone, beside that claim.
+fn clone_source(name: &str, golden: &str) -> Value {
+    json!({
+        "apiVersion": "cdi.kubevirt.io/v1beta1",
+        "kind": "VolumeCloneSource",
+        "metadata": {"name": name},
+        "spec": {"source": {"kind": "PersistentVolumeClaim", "name": golden}},
+    })
+}
+
+/// A golden image in a namespace of its own, a namespace for its clone, and the node that the image is on.
+fn golden_and_clone(cluster: &'static Cluster) -> (Namespace, Namespace, String) {
     let golden = Namespace::new(cluster, "golden");
     let mut space = Namespace::new(cluster, "cloned-to");
     let definition = volume_clone_source();
@@ -279,39 +307,76 @@ fn the_target_of_a_clone_from_another_namespace_goes_to_its_source_s_node() {
     space.wait(&format!("crd/{name}"), "condition=Established");
     source(&golden, "golden");
     let node = golden.node_of_volume("golden");
-    let clone = json!({
-        "apiVersion": "cdi.kubevirt.io/v1beta1",
-        "kind": "VolumeCloneSource",
-        "metadata": {"name": "vm"},
-        "spec": {"source": {"kind": "PersistentVolumeClaim", "name": "golden"}},
-    });
-    golden.apply(&[clone]);
+    (golden, space, node)
+}
 
-    // The virtual machine's claim is pinned before anybody has asked for a node: neither its consumer nor CDI can choose a
-    // wrong one.
+/// The claim of a virtual machine whose disk is cloned from another namespace.
+fn cloned_target(golden: &Namespace) -> Value {
     let claim = Claim::new("vm")
         .block()
         .size(INFLATED)
         .annotation("cdi.kubevirt.io/dataSourceNamespace", &golden.name);
-    space.apply(&[target("vm", "VolumeCloneSource", claim)]);
-    let pinned =
-        format!("jsonpath={{.metadata.annotations.volume\\.kubernetes\\.io/selected-node}}={node}");
-    space.wait("pvc/vm", &pinned);
+    target("vm", "VolumeCloneSource", claim)
+}
 
-    // CDI copies the annotation to its own claim, beside the source.
+/// What CDI does once the target of a clone has a node: it copies that to a claim of its own beside the source.
+fn clone_across(golden: &Namespace, space: &Namespace) {
     let capacity = golden.field("pvc/golden", "{.status.capacity.storage}");
     golden.apply(&[Claim::new("tmp-pvc")
         .block()
         .size(&capacity)
         .from_claim("golden")
-        .annotation(SELECTED_NODE, &node)
+        .annotation(SELECTED_NODE, &selected_node(space, "vm"))
         .object()]);
-    prepare(&golden, "tmp-pvc", None);
-    rebind_across(&golden, "tmp-pvc", &space, "vm");
+    prepare(golden, "tmp-pvc", None);
+    rebind_across(golden, "tmp-pvc", space, "vm");
     golden.delete("pvc/golden");
+}
+
+#[test]
+fn the_target_of_a_clone_from_another_namespace_goes_to_its_source_s_node() {
+    let (_standing, cluster) = standing(GUARD);
+    let _alone = ONE_DEFINITION
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let (golden, space, node) = golden_and_clone(cluster);
+    // In this order: the target is there before what names its source.
+    space.apply(&[cloned_target(&golden)]);
+    golden.apply(&[clone_source("vm", "golden")]);
+    selected(&space, "vm", &node);
+    clone_across(&golden, &space);
     cloned(&space, "vm", 1_138_166_334);
     assert_eq!(space.node_of("launcher"), node);
     // The volume is the virtual machine's by now, and it was made for a claim beside the source.
+    space.finish();
+    golden.finish();
+}
+
+#[test]
+fn a_scheduler_that_chose_another_node_for_a_clone_before_its_source_was_known_is_overruled() {
+    let (_standing, cluster) = standing(GUARD);
+    let _alone = ONE_DEFINITION
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let (golden, space, node) = golden_and_clone(cluster);
+    let other = if node == "node-1" { "node-2" } else { "node-1" };
+    // The machine would rather run on the other node, and is scheduled while nobody knows where its disk comes from.
+    let mut launcher = Pod::new("launcher").device("vm").as_qemu().object();
+    launcher["spec"]["affinity"] = json!({"nodeAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": {
+            "matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [other]}],
+        }}],
+    }});
+    space.apply(&[cloned_target(&golden), launcher]);
+    selected(&space, "vm", other);
+    golden.apply(&[clone_source("vm", "golden")]);
+    selected(&space, "vm", &node);
+    let told = space.event("vm", "BoundToSourceNode", &node);
+    assert!(told.contains("pinned to another"), "{told}");
+    clone_across(&golden, &space);
+    space.ready("launcher");
+    assert_eq!(space.node_of("launcher"), node);
+    assert_eq!(space.sh("launcher", "head -c 6 /dev/vm"), "golden");
     space.finish();
     golden.finish();
 }

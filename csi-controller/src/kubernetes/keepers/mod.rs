@@ -2,6 +2,7 @@
 //! not installed: it takes up its work once they are.
 
 mod answers;
+mod claims;
 mod events;
 mod foreign;
 pub mod forgotten;
@@ -19,6 +20,8 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use telemetry::prometheus::metrics::gauge::Gauge;
+use telemetry::prometheus::registry::Registry;
 
 use self::answers::with_answers;
 use self::events::Events;
@@ -38,6 +41,27 @@ pub struct Options {
     pub snapshot_class: String,
     /// The name of this copy, for events: its pod.
     pub instance: Option<String>,
+    /// What the keepers have counted.
+    pub metrics: Metrics,
+}
+
+/// What the keepers count. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    unclaimed: Gauge,
+}
+
+impl Metrics {
+    /// Puts them into the registry of the program.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "volumes_unclaimed",
+            "Restores and clones that were never used and that no claim and no PersistentVolume has named for ten minutes",
+            metrics.unclaimed.clone(),
+        );
+        metrics
+    }
 }
 
 /// Keeps until dropped. Never ends by itself.
@@ -46,14 +70,16 @@ pub async fn run(client: Client, backend: &KubernetesBackend, options: &Options)
     let classes: Mirror<StorageClass> = Mirror::default();
     let volumes = backend.parts();
     backend.ready().await;
-    tokio::join!(
-        classes.follow(Api::all(client.clone())),
-        storage_profiles::keep(&client, &classes, &options.driver),
-        snapshot_class::keep(&client, options),
-        selected_node::keep(&client, &classes, volumes, &events, &options.driver),
-        orphans::keep(&client, volumes, &events, &options.driver),
-        sweep(Forgotten::new(client.clone(), backend, &options.driver)),
-    );
+    // Without one of them, whatever it keeps would be forgotten unnoticed.
+    tokio::select! {
+        () = classes.follow(Api::all(client.clone())) => {}
+        () = storage_profiles::keep(&client, &classes, &options.driver) => {}
+        () = snapshot_class::keep(&client, options) => {}
+        () = selected_node::keep(&client, &classes, volumes, &events, &options.driver) => {}
+        () = orphans::keep(&client, volumes, &events, &options.driver) => {}
+        () = claims::keep(&client, volumes, &options.driver) => {}
+        () = sweep(Forgotten::new(client.clone(), backend, options)) => {}
+    }
 }
 
 async fn sweep(mut forgotten: Forgotten) {
@@ -68,11 +94,14 @@ async fn sweep(mut forgotten: Forgotten) {
 }
 
 /// Follows a kind that may not be installed. A broken watch is tried again, ever more seldom, and told once.
-fn follow<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = watcher::Event<K>> + Send
+fn follow<K>(
+    kind: &'static str,
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Event<K>> + Send
 where
-    K: Resource<DynamicType: Default> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let kind = K::kind(&K::DynamicType::default()).into_owned();
     let mut failing = false;
     with_answers(::api::watching(api, config))
         .default_backoff()

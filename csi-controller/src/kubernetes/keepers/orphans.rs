@@ -4,7 +4,8 @@
 //! VolumeSnapshotContent) of this driver names it, or when an administrator asks for it on the LocalPool.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::{ADOPT_ANNOTATION, LocalPool, Orphan};
 use k8s_openapi::api::core::v1::PersistentVolume;
@@ -19,7 +20,7 @@ use crate::kubernetes::adopt::{Adopted, adopt};
 use crate::kubernetes::objects::{FIELD_MANAGER, within};
 use crate::kubernetes::volumes::Volumes;
 
-/// How often it is asked whether something names an orphan by now, while there are any.
+/// How often it is asked whether something names an orphan by now, while there are the same ones.
 const AGAIN: Duration = Duration::from_secs(60);
 /// Pools report in bursts.
 const REST: Duration = Duration::from_secs(1);
@@ -33,6 +34,7 @@ pub(super) async fn keep(client: &Client, volumes: &Volumes, events: &Events, dr
         events,
         driver,
     };
+    let mut known = Known::default();
     loop {
         let pools = volumes.pools.mirror().all();
         let waiting: Vec<_> = pools.iter().filter(|pool| concerns(pool)).collect();
@@ -41,8 +43,11 @@ pub(super) async fn keep(client: &Client, volumes: &Volumes, events: &Events, dr
         } else {
             AGAIN
         };
+        if let Err(error) = keeper.learn(&mut known, orphans(&pools)).await {
+            tracing::warn!(%error, "cannot see what names orphans; trying again");
+        }
         for pool in waiting {
-            if let Err(error) = keeper.look_after(pool).await {
+            if let Err(error) = keeper.look_after(pool, &known.named).await {
                 tracing::warn!(%error, node = pool.name_any(), "cannot adopt; trying again");
             }
         }
@@ -53,6 +58,23 @@ pub(super) async fn keep(client: &Client, volumes: &Volumes, events: &Events, dr
             tracing::debug!("looking at orphans again");
         }
     }
+}
+
+/// Which orphans are named by something of Kubernetes, and when that was asked for which orphans.
+#[derive(Debug, Default)]
+struct Known {
+    asked: Option<Instant>,
+    orphans: BTreeSet<String>,
+    named: BTreeSet<String>,
+}
+
+/// The ids of all orphans.
+fn orphans(pools: &[Arc<LocalPool>]) -> BTreeSet<String> {
+    let statuses = pools.iter().filter_map(|pool| pool.status.as_ref());
+    statuses
+        .flat_map(|status| &status.orphans)
+        .map(|orphan| orphan.id.clone())
+        .collect()
 }
 
 fn concerns(pool: &LocalPool) -> bool {
@@ -109,17 +131,28 @@ struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    async fn look_after(&self, pool: &LocalPool) -> Result<(), Failure> {
+    /// Asks what names orphans: everything is listed for it, so only where there are other orphans than before, or after a while.
+    async fn learn(&self, known: &mut Known, orphans: BTreeSet<String>) -> Result<(), Failure> {
+        let fresh = known.asked.is_some_and(|asked| asked.elapsed() < AGAIN);
+        if orphans.is_empty() || (fresh && orphans == known.orphans) {
+            return Ok(());
+        }
+        let mut named = self.named().await?;
+        named.retain(|id| orphans.contains(id));
+        *known = Known {
+            asked: Some(Instant::now()),
+            orphans,
+            named,
+        };
+        Ok(())
+    }
+
+    async fn look_after(&self, pool: &LocalPool, named: &BTreeSet<String>) -> Result<(), Failure> {
         let wish = wish(pool);
         if is_done(&wish, pool) {
             return self.take_off(pool).await;
         }
         let orphans = pool.status.iter().flat_map(|status| &status.orphans);
-        let named = if wish == Wish::All {
-            BTreeSet::new()
-        } else {
-            self.named().await?
-        };
         for orphan in orphans {
             let wanted = match &wish {
                 Wish::All => true,
@@ -168,21 +201,25 @@ impl Keeper<'_> {
             }
         }
         let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
-        let work = async {
-            match api.list(&ListParams::default()).await {
-                // The cluster has no snapshots.
-                Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
-                answer => answer.map(|list| list.items),
+        let mut parameters = ListParams::default().limit(PAGE);
+        loop {
+            let work = async {
+                match api.list(&parameters).await {
+                    // The cluster has no snapshots. The reason of such an answer is not `NotFound`: it is no Status at all.
+                    Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+                    answer => answer.map(Some),
+                }
+            };
+            let Some(page) = within("list VolumeSnapshotContents", work).await? else {
+                return Ok(named);
+            };
+            let handles = page.items.iter().filter_map(|one| one.handle(self.driver));
+            named.extend(handles.map(str::to_owned));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters.continue_token = Some(token),
+                None => return Ok(named),
             }
-        };
-        let contents = within("list VolumeSnapshotContents", work).await?;
-        named.extend(
-            contents
-                .iter()
-                .filter_map(|content| content.handle(self.driver))
-                .map(str::to_owned),
-        );
-        Ok(named)
+        }
     }
 
     async fn take_off(&self, pool: &LocalPool) -> Result<(), Failure> {

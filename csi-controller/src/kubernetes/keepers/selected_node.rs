@@ -1,10 +1,16 @@
-//! Late binding and copies: a claim whose source is on one node is bound to that node before any scheduler or CDI looks at it.
+//! Late binding and copies: a claim whose source is on one node is bound to that node, if possible before any scheduler or CDI
+//! looks at it.
 //!
 //! Content does not move between nodes, and nobody in Kubernetes considers where a source is: the consumer's pod (or the pod that
 //! CDI pins) would land anywhere, and a claim that its provisioner gave back would wait for ever. So a pending claim of a late-binding
-//! class that names a source of ours, and no node yet, gets `volume.kubernetes.io/selected-node`, which scheduler, CDI and
-//! csi-provisioner all obey. Not without room there, and with growing pauses: csi-provisioner takes the annotation off when the
-//! node is full.
+//! class that names a source of ours gets `volume.kubernetes.io/selected-node`, which scheduler, CDI and csi-provisioner all obey.
+//! Not without room there, and with growing pauses: csi-provisioner takes the annotation off when the node is full.
+//!
+//! A scheduler that was faster, and has chosen another node, is overruled as long as the claim is not bound: kube-scheduler sees
+//! that the annotation is not its own any more, takes the pod back (`provisioning failed for PVC`) and tries again, with the new
+//! node as the only one. CDI copies the annotation of a clone's target to a claim of its own and nails a pod to that node, for good;
+//! so this has to be quick. CDI makes the target first and what names its source after it: a source that is not there yet is looked
+//! for again soon, and at once when CDI's object comes.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -22,13 +28,18 @@ use tokio::time::Instant;
 
 use super::events::Events;
 use super::follow;
+use super::foreign::VolumeCloneSource;
 use super::source_node::{self, Found, Reference};
 use crate::kubernetes::mirror::Mirror;
 use crate::kubernetes::objects::{FIELD_MANAGER, within};
 use crate::kubernetes::volumes::{SELECTED_NODE, Volumes};
 
+/// Between two attempts to bind a claim.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Between two looks for a source that is not there yet.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 /// A claim that waits, as little of it as is needed.
 #[derive(Debug)]
@@ -40,9 +51,24 @@ struct Waiting {
     selected: Option<String>,
     /// There is nothing to do until that changes.
     settled: bool,
+    /// Until the next attempt.
     pause: Duration,
+    /// Until the next look for the source.
+    look: Duration,
     due: Instant,
     seen: bool,
+}
+
+/// What came of an attempt.
+enum Outcome {
+    /// There is nothing to do until the claim changes.
+    Settled,
+    /// Class or source are not ours, so neither is the claim.
+    Foreign,
+    /// The class or the source is not there yet, or the claim has changed meanwhile.
+    Soon,
+    /// It cannot be bound now.
+    Later,
 }
 
 /// By namespace and name.
@@ -58,7 +84,9 @@ pub(super) async fn keep(
 ) {
     classes.synced().await;
     let api: Api<PersistentVolumeClaim> = Api::all(client.clone());
-    let mut changes = pin!(follow(api, Config::default()));
+    let mut changes = pin!(follow("PersistentVolumeClaim", api, Config::default()));
+    let api: Api<VolumeCloneSource> = Api::all(client.clone());
+    let mut sources = pin!(follow("VolumeCloneSource", api, Config::default()));
     let mut claims = Claims::new();
     let keeper = Keeper {
         classes,
@@ -80,6 +108,24 @@ pub(super) async fn keep(
                 Some(change) => note(&mut claims, change),
                 None => return,
             },
+            source = sources.next() => match source {
+                Some(Event::Apply(source) | Event::InitApply(source)) => arrived(&mut claims, &source),
+                Some(_) => {}
+                None => return,
+            },
+        }
+    }
+}
+
+/// A source that CDI names is there now: whoever waits for it is looked at at once.
+fn arrived(claims: &mut Claims, source: &VolumeCloneSource) {
+    let reference = Reference::CloneSource {
+        namespace: source.namespace().unwrap_or_default(),
+        name: source.name_any(),
+    };
+    for claim in claims.values_mut() {
+        if claim.source == reference {
+            claim.due = Instant::now();
         }
     }
 }
@@ -112,7 +158,8 @@ fn note(claims: &mut Claims, change: Event<PersistentVolumeClaim>) {
                     known.seen = true;
                     if known.selected != selected {
                         known.settled = false;
-                        if selected.is_some() {
+                        // At once, but not again and again against somebody who insists.
+                        if selected.is_some() && known.pause == FIRST_PAUSE {
                             known.due = Instant::now();
                         }
                         known.selected = selected;
@@ -128,6 +175,7 @@ fn note(claims: &mut Claims, change: Event<PersistentVolumeClaim>) {
                         selected,
                         settled: false,
                         pause: FIRST_PAUSE,
+                        look: FIRST_LOOK,
                         due: Instant::now(),
                         seen: true,
                     };
@@ -168,17 +216,6 @@ fn key(claim: &PersistentVolumeClaim) -> (String, String) {
     (claim.namespace().unwrap_or_default(), claim.name_any())
 }
 
-fn reference(namespace: &str, name: &str, uid: &str) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("PersistentVolumeClaim".to_owned()),
-        namespace: Some(namespace.to_owned()),
-        name: Some(name.to_owned()),
-        uid: Some(uid.to_owned()),
-        ..ObjectReference::default()
-    }
-}
-
 struct Keeper<'a> {
     classes: &'a Mirror<StorageClass>,
     volumes: &'a Volumes,
@@ -195,13 +232,21 @@ impl Keeper<'_> {
             if claim.settled || claim.due > now {
                 continue;
             }
-            claim.due = now + claim.pause;
-            claim.pause = (claim.pause * 2).min(LONGEST_PAUSE);
-            match self.settle(key, claim).await {
-                Ok(true) => {}
-                Ok(false) => foreign.push(key.clone()),
-                Err(error) => {
-                    tracing::warn!(%error, namespace = key.0, claim = key.1, "cannot choose a node");
+            let outcome = self.settle(key, claim).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, namespace = key.0, claim = key.1, "cannot choose a node");
+                Outcome::Soon
+            });
+            match outcome {
+                Outcome::Foreign => foreign.push(key.clone()),
+                Outcome::Soon => {
+                    claim.due = Instant::now() + claim.look;
+                    claim.look = (claim.look * 2).min(LONGEST_LOOK);
+                }
+                Outcome::Settled | Outcome::Later => {
+                    // Also when it is settled: whoever takes the node off again has a reason.
+                    claim.settled = matches!(outcome, Outcome::Settled);
+                    claim.due = Instant::now() + claim.pause;
+                    claim.pause = (claim.pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -210,40 +255,33 @@ impl Keeper<'_> {
         }
     }
 
-    /// `false`: class or source are not ours, so neither is the claim.
     async fn settle(
         &self,
         (namespace, name): &(String, String),
         waiting: &mut Waiting,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Outcome, Failure> {
         match is_for_us(self.classes.get(&waiting.class).as_deref(), self.driver) {
             Some(true) => {}
-            Some(false) => return Ok(false),
-            None => return Ok(true),
+            Some(false) => return Ok(Outcome::Foreign),
+            None => return Ok(Outcome::Soon),
         }
         let node = match source_node::find(self.volumes, self.driver, &waiting.source).await? {
             Found::On(node) => node,
-            Found::NotYet => return Ok(true),
-            Found::Foreign => return Ok(false),
+            Found::NotYet => return Ok(Outcome::Soon),
+            Found::Foreign => return Ok(Outcome::Foreign),
         };
-        if let Some(selected) = &waiting.selected {
-            // The scheduler was faster. The volume is placed beside its source all the same, and the pod has to follow.
-            if *selected != node {
-                self.tell(&reference(namespace, name, &waiting.uid), &node)
-                    .await;
-            }
-            waiting.settled = true;
-            return Ok(true);
+        if waiting.selected.as_ref() == Some(&node) {
+            return Ok(Outcome::Settled);
         }
         let api: Api<PersistentVolumeClaim> =
             Api::namespaced(self.volumes.client.clone(), namespace);
         let doing = format!("read claim {namespace}/{name}");
         let Some(claim) = within(&doing, api.get_opt(name)).await? else {
-            return Ok(true);
+            return Ok(Outcome::Later);
         };
-        let is_same = claim.uid().unwrap_or_default() == waiting.uid;
-        if !is_same || claim.annotations().contains_key(SELECTED_NODE) {
-            return Ok(true);
+        if claim.uid().unwrap_or_default() != waiting.uid || waits(&claim).is_none() {
+            // The watch tells it too.
+            return Ok(Outcome::Later);
         }
         let on = claim.object_ref(&());
         if let Some(why) = self.no_room(&node, &claim) {
@@ -251,14 +289,14 @@ impl Keeper<'_> {
                 "its content is on node {node}, and a copy can only be made there, but {why}; it is tried again"
             );
             self.events.warning(&on, "NoRoomBesideSource", note).await;
-            return Ok(true);
+            return Ok(Outcome::Later);
         }
-        if select(&api, &claim, &node).await? {
-            self.tell(&on, &node).await;
-            waiting.selected = Some(node);
-            waiting.settled = true;
+        if !select(&api, &claim, &node).await? {
+            return Ok(Outcome::Soon);
         }
-        Ok(true)
+        self.tell(&on, &node).await;
+        waiting.selected = Some(node);
+        Ok(Outcome::Settled)
     }
 
     async fn tell(&self, on: &ObjectReference, node: &str) {
@@ -302,7 +340,7 @@ async fn select(
     };
     let work = async {
         match api.patch(&name, &parameters, &Patch::Merge(&patch)).await {
-            // It has changed, by the scheduler or another copy of this program: looked at again at its next turn.
+            // It has changed, by the scheduler, CDI or another copy of this program: looked at again soon.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
                 Ok(false)
             }

@@ -5,7 +5,8 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Claims, is_for_us, note, requested};
+use super::{Claims, arrived, is_for_us, note, requested};
+use crate::kubernetes::keepers::foreign::VolumeCloneSource;
 use crate::kubernetes::keepers::source_node::Reference;
 
 fn claim(change: impl FnOnce(&mut Value)) -> PersistentVolumeClaim {
@@ -128,6 +129,47 @@ fn a_claim_that_the_scheduler_binds_is_looked_at_at_once_and_then_no_more() {
     known.settled = true;
     note(&mut claims, Event::Apply(claim(selected)));
     assert!(claims[&key].settled);
+}
+
+#[test]
+fn somebody_who_insists_on_another_node_is_overruled_ever_more_seldom() {
+    let mut claims = Claims::new();
+    note(&mut claims, Event::Apply(claim(|_| {})));
+    let key = ("n".to_owned(), "c".to_owned());
+    let known = claims.get_mut(&key).unwrap();
+    // As it is after it was bound once.
+    (known.settled, known.pause) = (true, known.pause * 2);
+    known.due = Instant::now() + Duration::from_secs(60);
+    let due = known.due;
+    note(&mut claims, Event::Apply(claim(selected)));
+    assert!(!claims[&key].settled);
+    assert_eq!(claims[&key].due, due);
+}
+
+#[test]
+fn a_source_that_arrives_is_looked_at_at_once() {
+    let mut claims = Claims::new();
+    let waiting = claim(|c| {
+        c["spec"]["dataSourceRef"] =
+            json!({"apiGroup": "cdi.kubevirt.io", "kind": "VolumeCloneSource", "name": "v"});
+    });
+    note(&mut claims, Event::Apply(waiting));
+    let key = ("n".to_owned(), "c".to_owned());
+    let later = Instant::now() + Duration::from_secs(60);
+    claims.get_mut(&key).unwrap().due = later;
+    let source = |namespace: &str, name: &str| -> VolumeCloneSource {
+        serde_json::from_value(json!({
+            "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "VolumeCloneSource",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"source": {"kind": "PersistentVolumeClaim", "name": "golden"}},
+        }))
+        .unwrap()
+    };
+    arrived(&mut claims, &source("n", "other"));
+    arrived(&mut claims, &source("other", "v"));
+    assert_eq!(claims[&key].due, later);
+    arrived(&mut claims, &source("n", "v"));
+    assert!(claims[&key].due < later);
 }
 
 #[test]

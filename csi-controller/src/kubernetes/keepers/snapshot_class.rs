@@ -9,52 +9,72 @@ use std::pin::pin;
 use futures::StreamExt;
 use kube::api::PostParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Client, ResourceExt};
 use proto::errors::Failure;
 use serde_json::json;
 
-use super::Options;
+use super::{Options, follow};
 use crate::kubernetes::objects::{FIELD_MANAGER, within};
 
 /// Keeps it until dropped.
 pub(super) async fn keep(client: &Client, options: &Options) {
     if options.snapshot_class.is_empty() {
-        return;
+        // There is none to keep.
+        return std::future::pending().await;
     }
     let kind = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotClass");
     let resource = ApiResource::from_gvk_with_plural(&kind, "volumesnapshotclasses");
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let mut events = pin!(watcher(api.clone(), Config::default()).default_backoff());
+    let mut events = pin!(follow(
+        "VolumeSnapshotClass",
+        api.clone(),
+        Config::default()
+    ));
     let mut ours: BTreeSet<String> = BTreeSet::new();
+    // The driver whose class has the name that ours would have.
+    let mut taken: Option<String> = None;
     let mut complete = false;
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => {
+            Event::Init => {
                 ours.clear();
+                taken = None;
                 complete = false;
             }
-            Ok(Event::InitApply(class) | Event::Apply(class)) => {
-                if class.data.get("driver").and_then(|name| name.as_str()) == Some(&options.driver)
-                {
+            Event::InitApply(class) | Event::Apply(class) => match driver_of(&class) {
+                Some(driver) if driver == options.driver => {
                     ours.insert(class.name_any());
                 }
-            }
-            Ok(Event::Delete(class)) => {
+                driver if class.name_any() == options.snapshot_class => {
+                    taken = Some(driver.unwrap_or_default().to_owned());
+                }
+                _ => continue,
+            },
+            Event::Delete(class) => {
                 ours.remove(&class.name_any());
+                taken.take_if(|_| class.name_any() == options.snapshot_class);
             }
-            Ok(Event::InitDone) => complete = true,
-            // Not installed yet: the watch is tried again, ever more seldom.
-            Err(_missing) => {}
+            Event::InitDone => complete = true,
         }
-        if complete && ours.is_empty() {
-            match make(&api, &resource, options).await {
-                Ok(()) => {}
-                Err(error) => tracing::warn!(%error, "cannot make the VolumeSnapshotClass"),
-            }
+        if !complete || !ours.is_empty() {
+            continue;
+        }
+        if let Some(driver) = &taken {
+            tracing::warn!(
+                name = options.snapshot_class,
+                driver,
+                "this driver has no VolumeSnapshotClass, and the name of the one it would make is another driver's: make one by hand, \
+                 or choose another name with --snapshot-class"
+            );
+        } else if let Err(error) = make(&api, &resource, options).await {
+            tracing::warn!(%error, "cannot make the VolumeSnapshotClass");
         }
     }
+}
+
+fn driver_of(class: &DynamicObject) -> Option<&str> {
+    class.data.get("driver")?.as_str()
 }
 
 async fn make(
@@ -79,7 +99,7 @@ async fn make(
     let doing = format!("make VolumeSnapshotClass {name}");
     let work = async {
         match api.create(&parameters, &class).await {
-            // Another copy was faster, or the name is another driver's.
+            // Another copy was faster.
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(false),
             answer => answer.map(|_class| true),
         }

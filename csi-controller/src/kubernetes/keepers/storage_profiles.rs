@@ -23,7 +23,7 @@ use crate::kubernetes::objects::{FIELD_MANAGER, within};
 pub(super) async fn keep(client: &Client, classes: &Mirror<StorageClass>, driver: &str) {
     let api: Api<StorageProfile> = Api::all(client.clone());
     classes.synced().await;
-    let mut events = pin!(follow(api.clone(), Config::default()));
+    let mut events = pin!(follow("StorageProfile", api.clone(), Config::default()));
     // As many as there are classes. Kept, because a profile may be known before its class is.
     let mut profiles: BTreeMap<String, StorageProfile> = BTreeMap::new();
     loop {

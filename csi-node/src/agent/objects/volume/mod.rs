@@ -70,8 +70,11 @@ impl Managed for LocalVolume {
     }
 
     fn claim(&self) -> Option<(api::ClaimReference, Option<String>)> {
-        let uid = self.name_any().strip_prefix("pvc-").map(str::to_owned);
-        self.spec.claim.clone().map(|claim| (claim, uid))
+        let claim = self.spec.claim.clone()?;
+        // It is named after the claim that it was made for; another one is told with its uid.
+        let first = || self.name_any().strip_prefix("pvc-").map(str::to_owned);
+        let uid = claim.uid.clone().or_else(first);
+        Some((claim, uid))
     }
 
     async fn look(&self, node: &LocalNode) -> Seen<Volume> {
