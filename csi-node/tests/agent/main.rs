@@ -23,5 +23,6 @@ mod compression;
 mod integrity;
 mod life;
 mod pool_identity;
+mod refused;
 mod registration;
 mod safety;
