@@ -37,7 +37,7 @@ pub use volume::{
     VolumeState,
 };
 #[cfg(feature = "watch")]
-pub use watching::{begin_anew, watching};
+pub use watching::{begin_anew, is_answer, watching};
 
 /// The API group.
 pub const GROUP: &str = "vd.csi.io";

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -28,6 +29,11 @@ const CLIENTS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long accepting rests after it failed (no descriptors left).
 const REST: Duration = Duration::from_millis(100);
+
+/// How many clients may wait in the kernel's queue.
+const QUEUE: i32 = 1024;
+/// The kernel's "address family not supported".
+const EAFNOSUPPORT: i32 = 97;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -61,12 +67,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `address`. Port 0 takes a free one: see [`Server::address`].
+    /// Listens at `address`. Port 0 takes a free one: see [`Server::address`]. `[::]` stands for all addresses of both
+    /// families, whichever of them there are: a pod does not know which kind its own is.
     ///
     /// # Errors
     /// The kernel's, e.g. that the port is taken.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = match address {
+            SocketAddr::V6(all) if all.ip().is_unspecified() => {
+                of_both_families(address, dual_stack).await?
+            }
+            _ => TcpListener::bind(address).await?,
+        };
         Ok(Self { listener })
     }
 
@@ -99,6 +111,30 @@ impl Server {
             }
         }
     }
+}
+
+/// Listens with `dual_stack`, or for IPv4 alone where the kernel has no IPv6.
+async fn of_both_families(
+    address: SocketAddr,
+    dual_stack: impl FnOnce(SocketAddr) -> io::Result<TcpListener>,
+) -> io::Result<TcpListener> {
+    match dual_stack(address) {
+        Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        listening => listening,
+    }
+}
+
+/// A listener that IPv4 reaches too, whatever the node's default (`net.ipv6.bindv6only`) is.
+fn dual_stack(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(QUEUE)?;
+    TcpListener::from_std(socket.into())
 }
 
 async fn connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
@@ -193,6 +229,25 @@ mod tests {
         assert_eq!(get("/metrics"), StatusCode::OK);
         assert_eq!(get("/"), StatusCode::NOT_FOUND);
         assert_eq!(get("/metrics/../healthz"), StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn without_ipv6_it_listens_for_ipv4() {
+        let without = |_address| Err(io::Error::from_raw_os_error(EAFNOSUPPORT));
+        let listener = of_both_families("[::]:0".parse().unwrap(), without).await;
+        let listener = listener.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(address.ip(), Ipv4Addr::UNSPECIFIED);
+        TcpStream::connect((Ipv4Addr::LOCALHOST, address.port()))
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_refused_and_not_taken_for_the_other_family() {
+        let taken = Server::bind("[::]:0".parse().unwrap()).await.unwrap();
+        let again = Server::bind(taken.address().unwrap()).await;
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]

@@ -56,3 +56,20 @@ async fn probes_follow_what_the_program_says_and_metrics_are_open_metrics() {
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
     serving.abort();
 }
+
+#[tokio::test]
+async fn all_addresses_are_those_of_both_families() {
+    let server = Server::bind("[::]:0".parse().unwrap()).await.unwrap();
+    let port = server.address().unwrap().port();
+    let endpoints = Endpoints {
+        registry: telemetry::registry("test", "0.1.0"),
+        healthy: Box::new(|| Ok(())),
+        ready: Box::new(|| Ok(())),
+    };
+    let serving = tokio::spawn(server.run(endpoints));
+    for host in ["127.0.0.1", "[::1]"] {
+        let answer = get(format!("{host}:{port}").parse().unwrap(), "/healthz").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+    }
+    serving.abort();
+}

@@ -7,7 +7,7 @@
     reason = "tests: a panic is how they report"
 )]
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::manifests::api_server::{ApiServer, User};
 use tests::manifests::documents::{self, parse, shipped, title};
 
@@ -109,6 +109,16 @@ fn a_value_reaches_every_place_that_must_agree() {
         "pool.overcommit=1.5",
         "pool.reserve=20GiB",
         "pool.init=never",
+        "storageClasses.late.name=late",
+        "storageClasses.immediate.name=soon",
+        "snapshotClass.name=cuts",
+        "image.repository=registry.example.org/vd-csi",
+        "image.tag=v7",
+        "node.tolerations[0].key=disks",
+        "node.tolerations[0].operator=Exists",
+        "controller.tolerations[0].key=masters",
+        "controller.tolerations[0].operator=Exists",
+        "sidecars.resizer.image=registry.example.org/csi-resizer:v7",
     ];
     let objects = parse(&documents::render_with(&values).ok());
     let text = pod(&objects, "DaemonSet").to_string();
@@ -129,8 +139,30 @@ fn a_value_reaches_every_place_that_must_agree() {
         !text.contains("/var/lib/kubelet") && !text.contains("/var/vd"),
         "{text}"
     );
-    for class in of_kind(&objects, "StorageClass") {
+    let classes = of_kind(&objects, "StorageClass");
+    let mut names: Vec<_> = classes
+        .iter()
+        .map(|class| class["metadata"]["name"].as_str().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["late", "soon"]);
+    for class in classes {
         assert_eq!(class["provisioner"], "disks.example.org");
+    }
+    for (kind, key) in [("DaemonSet", "disks"), ("Deployment", "masters")] {
+        let pod = pod(&objects, kind);
+        let tolerations = json!([{"key": key, "operator": "Exists"}]);
+        assert_eq!(pod["tolerations"], tolerations, "{kind}");
+        let own = &containers(&pod)[0]["image"];
+        assert_eq!(own, "registry.example.org/vd-csi:v7", "{kind}");
+    }
+    let text = pod(&objects, "Deployment").to_string();
+    for wanted in [
+        "--driver-name=disks.example.org",
+        "--snapshot-class=cuts",
+        "registry.example.org/csi-resizer:v7",
+    ] {
+        assert!(text.contains(wanted), "{wanted} is not in {text}");
     }
     assert_eq!(
         of_kind(&objects, "CSIDriver")[0]["metadata"]["name"],
@@ -144,6 +176,34 @@ fn a_value_reaches_every_place_that_must_agree() {
 #[test]
 fn values_that_make_no_sense_are_refused() {
     for value in [
+        // What the programs, kubelet or the API server would refuse later, pod by pod.
+        "driverName=1vd.csi.io",
+        "driverName=vd.csi.io2",
+        "driverName=vd..csi.io",
+        "driverName=vd.-csi.io",
+        "driverName=Vd.csi.io",
+        "pool.overcommit=0.5.5",
+        "pool.reserve=99999999TiB",
+        "pool.reserve=90.5%",
+        "pool.directory=/usr",
+        "pool.directory=/dev/vd",
+        "storageClasses.late.name=v..d",
+        "storageClasses.immediate.name=-vd",
+        r"storageClasses.late.annotations.storageclass\.kubernetes\.io/is-default-class=yes",
+        "snapshotClass.name=v.-d",
+        "scrub.period=0d",
+        "scrub.rate=32MB",
+        "node.maxUnavailable=0",
+        "node.maxUnavailable=0%",
+        r"node.nodeSelector.kubernetes\.io/os=windows",
+        "node.nodeSelector.disk=very fast",
+        "node.priorityClassName=High",
+        "image.tag=a b",
+        "image.repository=vd csi",
+        "imagePullSecrets[0].secret=registry",
+        "sidecars.kubeApiBurst=1000000",
+        "metrics.podMonitor.interval=0s",
+        r"metrics.rules.labels.app\.kubernetes\.io/name=mine",
         "pool.overcommit=0",
         "pool.overcommit=much",
         "pool.reserve=-1",
@@ -171,6 +231,52 @@ fn values_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn values_at_the_edge_of_what_makes_sense_are_taken() {
+    let longest = format!("driverName={}", "a".repeat(63));
+    for values in [
+        &[longest.as_str(), "kubeletDir=/kubelet"][..],
+        &["driverName=a", "pool.directory=/srv/.vd/1"],
+        &["pool.overcommit=0.1", "pool.reserve=0%"],
+        &["pool.overcommit=100", "pool.reserve=90%"],
+        &["pool.overcommit=99.99", "pool.reserve=9999999TiB"],
+        &["scrub.period=never", "scrub.rate=1KiB"],
+        &["node.maxUnavailable=100%", "node.priorityClassName="],
+        &["node.nodeSelector.disk=fast", "controller.replicas=5"],
+        &["image.repository=r.example:5000/a/vd-csi", "image.tag=v1_2"],
+        &["snapshotClass.name=", "storageClasses.late.name=vd.fast"],
+        &[r"storageClasses.late.annotations.cdi\.kubevirt\.io/clone-strategy=copy"],
+        &["sidecars.kubeApiBurst=100000", "sidecars.resizer.image=x"],
+    ] {
+        let ran = documents::render_with(values);
+        assert_eq!(ran.code, Some(0), "{values:?}: {ran}");
+        // Each key once: the API server takes no other YAML.
+        let _objects = parse(&ran.out);
+        assert!(
+            !ran.out.contains("e+"),
+            "{values:?}: a number with an exponent"
+        );
+    }
+    for reserve in ["0%", "90%", "89.99%", "9999999TiB", "999999999999999999"] {
+        let _reserve: pool::capacity::Reserve = reserve.parse().expect(reserve);
+    }
+}
+
+#[test]
+fn values_that_do_not_go_together_are_refused() {
+    let folder = "kubeletDir=/var/snap/microk8s/common/var/lib/kubelet";
+    let long = "driverName=disks.storage.example.organisation";
+    for (values, why) in [
+        (&[folder, long][..], "paths of sockets"),
+        (&["storageClasses.late.name=vd-immediate"], "have one name"),
+        (&["pool.directory=/var/lib/kubelet/vd"], "is in kubeletDir"),
+    ] {
+        let ran = documents::render_with(values);
+        assert_ne!(ran.code, Some(0), "{values:?} were taken");
+        assert!(ran.err.contains(why), "{values:?}: {ran}");
+    }
+}
+
+#[test]
 fn the_controllers_pod_is_confined_and_has_no_way_to_the_host() {
     let objects = shipped();
     let pod = pod(&objects, "Deployment");
@@ -186,6 +292,21 @@ fn the_controllers_pod_is_confined_and_has_no_way_to_the_host() {
     }
     for volume in pod["volumes"].as_array().unwrap() {
         assert!(volume["emptyDir"].is_object(), "{volume}");
+    }
+}
+
+#[test]
+fn a_drain_takes_one_copy_of_the_controller_at_a_time_and_is_never_held_up() {
+    let objects = shipped();
+    let budget = &of_kind(&objects, "PodDisruptionBudget")[0]["spec"];
+    assert_eq!(budget["maxUnavailable"], 1);
+    assert!(budget["minAvailable"].is_null());
+    let template = &of_kind(&objects, "Deployment")[0]["spec"]["template"];
+    let labels = template["metadata"]["labels"].as_object().unwrap();
+    let chosen = budget["selector"]["matchLabels"].as_object().unwrap();
+    assert!(!chosen.is_empty());
+    for (key, value) in chosen {
+        assert_eq!(labels.get(key), Some(value), "{key}");
     }
 }
 

@@ -15,7 +15,7 @@ use tests::manifests::documents::{deploy, parse, text};
 use tests::manifests::metrics::{EXPORTED, base, named};
 
 fn rules() -> Vec<Value> {
-    let file = parse(&text(&deploy("alerts/vd-csi.yaml")));
+    let file = parse(&text(&deploy("chart/vd-csi/files/alerts/vd-csi.yaml")));
     let groups = file[0]["groups"].as_array().expect("groups").clone();
     groups
         .iter()
@@ -24,7 +24,8 @@ fn rules() -> Vec<Value> {
 }
 
 fn dashboard() -> Value {
-    serde_json::from_str(&text(&deploy("grafana/vd-csi.json"))).expect("a dashboard is JSON")
+    serde_json::from_str(&text(&deploy("chart/vd-csi/files/grafana/vd-csi.json")))
+        .expect("a dashboard is JSON")
 }
 
 /// Every value of `key` below `value`.

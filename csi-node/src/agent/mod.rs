@@ -73,7 +73,8 @@ impl std::fmt::Debug for Agent {
     }
 }
 
-/// Works for the custom resources until it is dropped. `published` names volumes whose mounts changed.
+/// Works for the custom resources until it is dropped. It returns only when a part of it has ended, which none does by
+/// itself. `published` names volumes whose mounts changed.
 pub(crate) async fn work(agent: Arc<Agent>, may_init: bool, published: mpsc::Receiver<String>) {
     let (volumes, volume_writer) = reflector::store();
     let (snapshots, snapshot_writer) = reflector::store();
@@ -84,9 +85,8 @@ pub(crate) async fn work(agent: Arc<Agent>, may_init: bool, published: mpsc::Rec
     parts.spawn(objects::run(Arc::clone(&agent), volume_writer, told));
     let found = found(Arc::clone(&agent));
     parts.spawn(objects::run(Arc::clone(&agent), snapshot_writer, found));
-    // None of them ends by itself.
-    while let Some(ended) = parts.join_next().await {
-        tracing::error!(?ended, "a part of the agent ended");
+    if let Some(ended) = parts.join_next().await {
+        tracing::error!(?ended, "a part of the work on objects ended");
     }
 }
 

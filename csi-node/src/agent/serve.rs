@@ -1,5 +1,6 @@
 //! Starting and stopping everything.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use telemetry::grpc::GrpcLayer;
 use telemetry::http::{Endpoints, Server as HttpServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tonic::transport::Server;
 
 use super::events::Events;
@@ -39,8 +41,8 @@ const CHANGES: usize = 1024;
 /// Serves until SIGTERM or SIGINT. What is mounted goes on working afterwards.
 ///
 /// # Errors
-/// When it cannot start: a socket or port is taken, or there is no way to the API server at all. An API server that does not
-/// answer is no reason.
+/// When it cannot start: a socket or port is taken, or there is no way to the API server at all (one that does not answer is
+/// no reason). When a part of it ends, which only a fault of ours can bring about.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut registry = telemetry::registry("csi-node", env!("CARGO_PKG_VERSION"));
     let layer = GrpcLayer::register(&mut registry);
@@ -52,43 +54,68 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let served = grpc(&settings, node.clone(), changes, layer)?;
     tracing::info!(listen = settings.listen, node = settings.node, "serving");
     let may_init = settings.init == PoolInit::Auto;
-    let background = [
-        tokio::spawn(async move { match http.await {} }),
-        tokio::spawn({
-            let node = node.clone();
-            async move { node.maintain(MAINTENANCE).await }
-        }),
-        tokio::spawn({
-            let (node, scrub) = (node.clone(), settings.scrub);
-            async move { node.look_after_snapshots(scrub).await }
-        }),
-        tokio::spawn(work(agent, may_init, changed)),
-        tokio::spawn(register(&settings, registered)?),
-    ];
+    let mut parts = Parts::default();
+    parts.run("metrics and probes", async move { match http.await {} });
+    parts.run("the upkeep of the pool", {
+        let node = node.clone();
+        async move { node.maintain(MAINTENANCE).await }
+    });
+    parts.run("the verification of snapshots", {
+        let (node, scrub) = (node.clone(), settings.scrub);
+        async move { node.look_after_snapshots(scrub).await }
+    });
+    parts.run("the work on objects", work(agent, may_init, changed));
+    parts.run("the registration", register(&settings, registered)?);
     let Served {
         server,
         stop,
         socket,
     } = served;
     let mut server = tokio::spawn(server);
-    tokio::select! {
-        signal = wait_for_signal() => signal?,
+    let ended = tokio::select! {
+        signal = wait_for_signal() => signal,
         ended = &mut server => {
             ended.context("the server ended")?.context("serve")?;
             anyhow::bail!("the server ended by itself");
         }
-    }
+        ended = parts.first_end() => Err(ended),
+    };
     tracing::info!("stopping");
-    for task in &background {
-        task.abort();
-    }
+    drop(parts);
     stop.send(()).ok();
     let (drained, ()) = tokio::join!(tokio::time::timeout(PATIENCE, server), node.stop(PATIENCE));
     drop(socket);
     match drained {
-        Ok(ended) => ended.context("the server ended")?.context("serve"),
+        Ok(served) => served.context("the server ended")?.context("serve")?,
         // A client keeps a call open; the operation itself was waited for.
-        Err(_patience_is_over) => Ok(()),
+        Err(_patience_is_over) => {}
+    }
+    ended
+}
+
+/// What runs as long as the agent does. With a part of it gone the rest would look healthy and not do its work: then the
+/// agent ends, and kubelet starts it again; what is mounted goes on meanwhile.
+#[derive(Debug, Default)]
+struct Parts {
+    tasks: JoinSet<()>,
+    names: HashMap<tokio::task::Id, &'static str>,
+}
+
+impl Parts {
+    fn run(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(part);
+        self.names.insert(task.id(), name);
+    }
+
+    /// Waits until one of them ends, which none does by itself.
+    async fn first_end(&mut self) -> anyhow::Error {
+        let (id, how) = match self.tasks.join_next_with_id().await {
+            None => return anyhow::anyhow!("there is nothing to run"),
+            Some(Ok((id, ()))) => (id, "ended".to_owned()),
+            Some(Err(error)) => (error.id(), error.to_string()),
+        };
+        let name = self.names.get(&id).copied().unwrap_or_default();
+        anyhow::anyhow!("{name}: {how}")
     }
 }
 
@@ -151,7 +178,9 @@ fn grpc(
     })
 }
 
-/// Metrics and probes. Neither probe asks the API server: without it the node's work goes on.
+/// Metrics and probes. Neither probe asks the API server: without it the node's work goes on. Ready is an agent that kubelet
+/// knows and that no other one keeps from its pool; how the pool is, LocalPool and its alert say. Were it a matter of readiness,
+/// one broken disk would keep the version of all other nodes from being changed.
 async fn http(
     settings: &Settings,
     agent: &Arc<Agent>,
@@ -170,7 +199,7 @@ async fn http(
         ready: Box::new(move || {
             let kubelet = registered.get();
             gauge.set(i64::from(kubelet.is_ok()));
-            standing.open()?;
+            standing.at_work()?;
             kubelet
         }),
     };
@@ -215,4 +244,23 @@ async fn wait_for_signal() -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_panics_or_returns_is_the_end_of_all() {
+        for (panics, how) in [(true, "panicked"), (false, "ended")] {
+            let mut parts = Parts::default();
+            parts.run("what goes on", std::future::pending());
+            parts.run("what does not", async move { assert!(!panics, "a fault") });
+            let error = parts.first_end().await.to_string();
+            assert!(
+                error.contains("what does not") && error.contains(how),
+                "{error}"
+            );
+        }
+    }
 }

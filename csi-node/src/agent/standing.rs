@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use proto::errors::{Failure, Kind};
 use tokio::sync::watch;
 
+const UNKNOWN: &str = "the pool was not looked at yet";
+
 /// What objects have to know of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ForObjects {
@@ -18,19 +20,18 @@ pub(crate) struct ForObjects {
 #[derive(Debug)]
 pub(crate) struct Standing {
     objects: watch::Sender<ForObjects>,
-    /// For probes, which must not depend on the API server: whether a pool of this node is open.
-    open: Mutex<Result<(), String>>,
+    /// For probes, which must not depend on the API server: whether a pool of this node is open, once it was looked at.
+    open: Mutex<Option<Result<(), String>>>,
 }
 
 impl Default for Standing {
     fn default() -> Self {
-        let unknown = "the pool was not looked at yet";
         Self {
             objects: watch::Sender::new(ForObjects {
-                pool: Err(Failure::new(Kind::Unavailable, unknown)),
+                pool: Err(Failure::new(Kind::Unavailable, UNKNOWN)),
                 another_reports: false,
             }),
-            open: Mutex::new(Err(unknown.to_owned())),
+            open: Mutex::default(),
         }
     }
 }
@@ -50,14 +51,19 @@ impl Standing {
         self.objects.subscribe()
     }
 
-    /// Whether a pool is open; if not, why.
-    pub(crate) fn open(&self) -> Result<(), String> {
+    /// Whether this agent is the one that works on the pool, if there is something to work on. That there is nothing (a disk
+    /// that is not mounted, a wrong one) is the node's state and not the agent's.
+    pub(crate) fn at_work(&self) -> Result<(), String> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clone()
+        match open.as_ref() {
+            None => Err(UNKNOWN.to_owned()),
+            Some(Err(owned)) if self.another_reports() => Err(owned.clone()),
+            Some(_) => Ok(()),
+        }
     }
 
     pub(super) fn set_open(&self, open: Result<(), String>) {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = open;
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
     }
 
     pub(super) fn set(&self, objects: ForObjects) {

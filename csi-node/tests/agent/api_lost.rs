@@ -20,7 +20,7 @@ fn capability() -> v1::VolumeCapability {
     }
 }
 
-async fn publish(machine: &Machine, volume: &str) -> String {
+pub async fn publish(machine: &Machine, volume: &str) -> String {
     let staging = machine.kubelet().join("plugins").join(volume);
     fs::create_dir_all(&staging).unwrap();
     let target = machine.kubelet().join("pods").join(volume);
@@ -43,7 +43,7 @@ async fn publish(machine: &Machine, volume: &str) -> String {
     text(&target).to_owned()
 }
 
-async fn unpublish(machine: &Machine, volume: &str) {
+pub async fn unpublish(machine: &Machine, volume: &str) {
     let mut node = machine.node().await;
     let unpublished = v1::NodeUnpublishVolumeRequest {
         volume_id: volume.to_owned(),

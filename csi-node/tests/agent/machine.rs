@@ -31,6 +31,11 @@ pub struct Machine {
 impl Machine {
     /// A node whose disk is empty; no agent runs yet.
     pub async fn new() -> Self {
+        Self::named(&format!("node-{}", uuid::Uuid::new_v4())).await
+    }
+
+    /// The same, of this name. No two may have one.
+    pub async fn named(name: &str) -> Self {
         let client = plane::client().await;
         let folder = TempDir::with_prefix_in("vd-agent-", "/var/tmp").unwrap();
         let path = folder.path();
@@ -50,7 +55,7 @@ impl Machine {
             &["-o", "loop", text(&disk), text(&path.join("pool"))],
         );
         Self {
-            name: format!("node-{}", uuid::Uuid::new_v4()),
+            name: name.to_owned(),
             kubeconfig: plane::plane().kubeconfig.clone(),
             folder,
             client,

@@ -22,6 +22,8 @@ mod api_lost;
 mod compression;
 mod integrity;
 mod life;
+mod older;
 mod pool_identity;
+mod refused;
 mod registration;
 mod safety;

@@ -1,7 +1,7 @@
 //! The right disk, once, by one agent.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use api::{LocalPool, VolumeState};
 use kube::Api;
@@ -12,6 +12,7 @@ use crate::machine::Machine;
 use crate::objects::{
     MIB, condition, create, is, merge_status, ready_volume, volume, volume_is, volume_says, volumes,
 };
+use crate::registration;
 
 fn reason(pool: &LocalPool) -> String {
     condition(pool, "Ready")
@@ -54,10 +55,7 @@ async fn a_wrong_disk_is_reported_and_takes_no_volumes_until_the_right_one_is_th
     volume_is(&machine, &new, VolumeState::Ready).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wiped_disk_is_not_made_a_pool_again() {
-    let mut machine = Machine::started().await;
-    machine.stop();
+fn wipe(machine: &Machine) {
     for entry in fs::read_dir(machine.pool()).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -66,11 +64,49 @@ async fn a_wiped_disk_is_not_made_a_pool_again() {
             fs::remove_file(path).unwrap();
         }
     }
+}
+
+fn free_address() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_disk_is_not_made_a_pool_again() {
+    let mut machine = Machine::started().await;
+    machine.stop();
+    wipe(&machine);
     machine.start();
     machine
         .pool_says(|pool| reason(pool) == "PoolMissing")
         .await;
     assert_eq!(fs::read_dir(machine.pool()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_without_its_disk_is_ready_once_kubelet_has_it_so_that_others_can_be_replaced() {
+    let mut machine = Machine::started().await;
+    machine.stop();
+    wipe(&machine);
+    let address = free_address();
+    machine.start_with(address.port(), &[]);
+    machine
+        .pool_says(|pool| reason(pool) == "PoolMissing")
+        .await;
+    let said = get(address, "/readyz").await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 503"), "{said}");
+    assert!(said.contains("kubelet has not asked"), "{said}");
+    let socket = machine
+        .kubelet()
+        .join("plugins_registry/vd.csi.io-reg.sock");
+    let mut kubelet = registration::connect(&socket).await;
+    let registered = registration::status(true);
+    kubelet
+        .notify_registration_status(registered)
+        .await
+        .unwrap();
+    let said = get(address, "/readyz").await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,9 +123,7 @@ async fn what_is_left_of_a_pool_is_not_made_a_pool() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_agent_on_one_pool_is_refused_and_says_so() {
     let machine = Machine::started().await;
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = free_address();
     let mut second = machine.spawn(
         "second.sock",
         address.port(),

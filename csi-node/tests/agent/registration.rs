@@ -9,7 +9,7 @@ use proto::pluginregistration::{InfoRequest, RegistrationStatus};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-async fn connect(socket: &Path) -> RegistrationClient<Channel> {
+pub async fn connect(socket: &Path) -> RegistrationClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
     loop {
         if let Ok(channel) = endpoint.connect().await {
@@ -19,7 +19,7 @@ async fn connect(socket: &Path) -> RegistrationClient<Channel> {
     }
 }
 
-fn status(plugin_registered: bool) -> RegistrationStatus {
+pub fn status(plugin_registered: bool) -> RegistrationStatus {
     RegistrationStatus {
         plugin_registered,
         error: "another version is registered".to_owned(),

@@ -1,6 +1,7 @@
 //! The YAML of `deploy/`, as it lies there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use serde_json::Value;
 
@@ -101,7 +102,8 @@ pub fn render_with(values: &[&str]) -> Ran {
     for value in values {
         arguments.extend(["--set", value]);
     }
-    let _installs_helm = render();
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| drop(render()));
     let built =
         [".cache/cluster/bin/helm", ".cache/bin/helm"].map(|path| binaries::project().join(path));
     let helm = built

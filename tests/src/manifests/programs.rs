@@ -36,7 +36,7 @@ impl Program {
                     .replace("$(NODE_NAME)", node)
                     .replace("/var/lib/kubelet", &kubelet.display().to_string())
                     .replace("/var/vd", &pool.display().to_string())
-                    .replace("0.0.0.0:9809", &address)
+                    .replace("[::]:9809", &address)
             })
             .collect();
         let user = User::Token(token(server, "csi-node", node));
@@ -53,7 +53,7 @@ impl Program {
             .map(|argument| {
                 argument
                     .replace("/run/csi/csi.sock", &socket)
-                    .replace("0.0.0.0:9810", &address)
+                    .replace("[::]:9810", &address)
             })
             .collect();
         let user = User::Token(token(server, "csi-controller", node));

@@ -7,6 +7,7 @@ mod operation;
 mod patch;
 mod plan;
 mod reconcile;
+mod setbacks;
 pub(crate) mod snapshot;
 pub(crate) mod volume;
 mod watch;

@@ -16,7 +16,17 @@ use crate::agent::metrics::Operations;
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) step: Step,
+    /// Of the object that asked for it.
+    pub(super) generation: i64,
     pub(super) result: Result<(), Failure>,
+}
+
+/// Who asks for an operation, and for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) uid: &'a str,
+    pub(super) generation: i64,
+    pub(super) step: Step,
 }
 
 /// The operations that run, by the uid of the object.
@@ -26,15 +36,15 @@ pub(crate) struct Running(Mutex<HashMap<String, Operation>>);
 #[derive(Debug)]
 struct Operation {
     step: Step,
+    generation: i64,
     task: JoinHandle<Result<(), Failure>>,
 }
 
 impl Running {
-    /// Begins an operation. There must not be one for `uid`.
+    /// Begins an operation. There must not be one for this object.
     pub(super) fn begin(
         &self,
-        uid: &str,
-        step: Step,
+        asked: Asked<'_>,
         name: &'static str,
         operations: &Operations,
         work: impl Future<Output = Result<Measured, Failure>> + Send + 'static,
@@ -47,7 +57,17 @@ impl Running {
             running.end(started.elapsed(), &result);
             result.map(drop)
         }));
-        self.put(uid, Operation { step, task });
+        let Asked {
+            uid,
+            generation,
+            step,
+        } = asked;
+        let operation = Operation {
+            step,
+            generation,
+            task,
+        };
+        self.put(uid, operation);
     }
 
     /// Waits for the operation of `uid`, at most `patience`: `None` when there is none, `Some(None)` while it goes on.
@@ -60,9 +80,15 @@ impl Running {
             }
             Ok(ended) => Some(Some(Ended {
                 step: operation.step,
+                generation: operation.generation,
                 result: ended.unwrap_or_else(|_panicked| Err(lost())),
             })),
         }
+    }
+
+    /// Nobody will ask any more how the operation of an object that is gone ends; it goes on.
+    pub(super) fn forget(&self, uid: &str) {
+        drop(self.take(uid));
     }
 
     fn take(&self, uid: &str) -> Option<Operation> {

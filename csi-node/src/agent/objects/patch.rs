@@ -22,6 +22,8 @@ pub(crate) enum Error {
     Timeout,
     /// A status that is no JSON; a fault of ours.
     Status(serde_json::Error),
+    /// The object is gone, or is another one of its name.
+    Gone,
 }
 
 impl std::fmt::Display for Error {
@@ -30,6 +32,7 @@ impl std::fmt::Display for Error {
             Self::Api(error) => write!(out, "the API server: {error}"),
             Self::Timeout => out.write_str("the API server does not answer"),
             Self::Status(error) => write!(out, "a status cannot be written: {error}"),
+            Self::Gone => out.write_str("the object is gone"),
         }
     }
 }
@@ -37,14 +40,27 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
-    /// The object is gone.
-    pub(crate) fn is_gone(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 404)
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
     }
 
-    /// The object has changed meanwhile: look again.
+    /// The object is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone) || self.code() == Some(404)
+    }
+
+    /// The object has changed meanwhile: look again. (422 is no such answer, though a patch whose test fails hears it too: it is
+    /// what admission policies and the definition of the object refuse with.)
     pub(crate) fn is_stale(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if matches!(status.code, 409 | 422))
+        self.code() == Some(409)
+    }
+
+    /// The API server will not have it, however often it is asked: somebody has to change something first.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.code(), Some(400 | 403 | 422))
     }
 }
 
@@ -58,10 +74,14 @@ pub(crate) async fn answer<T>(
     }
 }
 
-/// The object as it is now; `None` when it, or the one of this uid, is gone.
-pub(super) async fn get<K: Managed>(api: &Api<K>, object: &K) -> Result<Option<K>, Error> {
-    let found = answer(api.get_opt(&object.name_any())).await?;
-    Ok(found.filter(|found| found.uid() == object.uid()))
+/// The object as it is now.
+pub(super) async fn get<K: Managed>(api: &Api<K>, object: &K) -> Result<K, Error> {
+    let found = answer(api.get(&object.name_any())).await?;
+    if found.uid() == object.uid() {
+        Ok(found)
+    } else {
+        Err(Error::Gone)
+    }
 }
 
 /// Sets our finalizer.

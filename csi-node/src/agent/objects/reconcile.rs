@@ -12,7 +12,7 @@ use kube::runtime::controller::Action;
 use proto::errors::{Failure, Kind};
 
 use super::managed::{Managed, Report, Seen};
-use super::operation::Ended;
+use super::operation::{Asked, Ended};
 use super::patch::{self, Error};
 use super::plan::{Facts, Plan, Step, View, pause, plan, rest};
 use super::{failure, watch};
@@ -37,7 +37,11 @@ pub(super) async fn reconcile<K: Managed>(
         agent,
     };
     match one.run(K::clone(&object)).await {
-        Err(error) if error.is_gone() => Ok(Action::await_change()),
+        Err(error) if one.is_gone(&object, &error).await => {
+            // Deleted by force, perhaps; its data, if any was made, is an orphan and reported as one.
+            one.agent.running.forget(&object.uid().unwrap_or_default());
+            Ok(Action::await_change())
+        }
         other => other,
     }
 }
@@ -56,6 +60,13 @@ enum Next<K> {
 }
 
 impl<K: Managed> One<K> {
+    /// Whether an error means that there is no such object any more. A status that names another uid is refused like a wrong one.
+    async fn is_gone(&self, object: &K, error: &Error) -> bool {
+        let gone = |error: Error| error.is_gone();
+        error.is_gone()
+            || error.is_refusal() && patch::get(&self.api, object).await.is_err_and(gone)
+    }
+
     async fn run(&self, mut object: K) -> Result<Action, Error> {
         if object.node_name() != self.agent.node.name() {
             // The watch is for our objects only; this is the last line of defence.
@@ -77,10 +88,7 @@ impl<K: Managed> One<K> {
             let plan = plan(&facts);
             if plan.step.touches_data() && !fresh {
                 // What is done to data must not follow from a wish that was taken back.
-                let Some(read) = patch::get(&self.api, &object).await? else {
-                    return Ok(Action::await_change());
-                };
-                (object, fresh) = (read, true);
+                (object, fresh) = (patch::get(&self.api, &object).await?, true);
                 continue;
             }
             match self.step(&object, &seen, &facts, plan).await? {
@@ -104,11 +112,7 @@ impl<K: Managed> One<K> {
             return Ok(None);
         };
         *fresh = true;
-        let read = patch::get(&self.api, object).await?;
-        let Some(object) = read else {
-            // Deleted by force; its data, if any was made, is an orphan and reported as one.
-            return Ok(Some(Next::Later(Duration::ZERO)));
-        };
+        let object = patch::get(&self.api, object).await?;
         match waited {
             None => self.progress(&object).await.map(Some),
             Some(ended) => self.ended(&object, ended).await.map(Some),
@@ -133,8 +137,7 @@ impl<K: Managed> One<K> {
     }
 
     fn rest(&self, object: &K) -> Option<i64> {
-        let generation = object.meta().generation.unwrap_or(0);
-        rest(object.failure(), generation, &now())
+        rest(object.failure(), generation(object), &now())
     }
 
     async fn step(
@@ -174,7 +177,7 @@ impl<K: Managed> One<K> {
         facts: &Facts,
         view: &View,
     ) -> Result<Next<K>, Error> {
-        let (generation, now) = (object.meta().generation.unwrap_or(0), now());
+        let (generation, now) = (generation(object), now());
         let standing = view
             .failure
             .as_ref()
@@ -205,19 +208,24 @@ impl<K: Managed> One<K> {
         let uid = object.uid().unwrap_or_default();
         let (node, wanted) = (self.agent.node.clone(), object.clone());
         let (running, operations) = (&self.agent.running, &self.agent.operations);
+        let asked = Asked {
+            uid: &uid,
+            generation: generation(object),
+            step,
+        };
         match step {
             Step::Make => {
-                running.begin(&uid, step, object.making(), operations, wanted.make(node));
+                running.begin(asked, object.making(), operations, wanted.make(node));
             }
             Step::Grow => {
-                running.begin(&uid, step, "expand_volume", operations, wanted.grow(node));
+                running.begin(asked, "expand_volume", operations, wanted.grow(node));
             }
             _ => {
                 let name = match K::WHAT {
                     "volume" => "delete_volume",
                     _ => "delete_snapshot",
                 };
-                running.begin(&uid, step, name, operations, wanted.remove(node));
+                running.begin(asked, name, operations, wanted.remove(node));
             }
         }
         match running.wait(&uid, PATIENCE).await {
@@ -240,6 +248,10 @@ impl<K: Managed> One<K> {
             Err(failure) => failure,
         };
         tracing::warn!(name, what = K::WHAT, step = ?ended.step, kind = ?failure.kind, error = %failure, "failed; it is tried again");
+        if generation(object) != ended.generation {
+            // Something else is asked for by now, which has not failed.
+            return Ok(Next::Look(object.clone()));
+        }
         let written = self.write_failure(object, &failure).await?;
         let attempts = written.failure().map_or(1, |failure| failure.attempts);
         let pause = pause(&format!("{:?}", failure.kind), attempts);
@@ -247,7 +259,7 @@ impl<K: Managed> One<K> {
     }
 
     async fn write_failure(&self, object: &K, failure: &Failure) -> Result<K, Error> {
-        let (generation, now) = (object.meta().generation.unwrap_or(0), now());
+        let (generation, now) = (generation(object), now());
         let state = object.state();
         let view = View {
             state,
@@ -278,7 +290,7 @@ impl<K: Managed> One<K> {
     /// The operation goes on.
     async fn progress(&self, object: &K) -> Result<Next<K>, Error> {
         let done = self.agent.node.progress(&object.name_any());
-        let (generation, now) = (object.meta().generation.unwrap_or(0), now());
+        let (generation, now) = (generation(object), now());
         let view = View {
             state: object.state(),
             ready: Some(object.state() == super::State::Ready),
@@ -324,6 +336,10 @@ impl<K: Managed> One<K> {
     }
 }
 
+fn generation<K: Managed>(object: &K) -> i64 {
+    object.meta().generation.unwrap_or(0)
+}
+
 /// A kind of failure as the reason of a condition and of an event.
 fn reason(kind: Kind) -> &'static str {
     match kind {
@@ -348,3 +364,7 @@ fn now() -> Time {
     let now = Timestamp::now().as_second();
     Time(Timestamp::from_second(now).unwrap_or_default())
 }
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

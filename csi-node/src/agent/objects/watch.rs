@@ -1,6 +1,7 @@
 //! Which objects are looked at, and when: each when it changes, when it was published or unpublished, when the pool comes or
 //! goes, and now and then.
 
+use std::future::{Ready, ready};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,13 +17,12 @@ use kube::runtime::{Config, WatchStreamExt as _, applier, watcher};
 use super::managed::Managed;
 use super::patch::Error;
 use super::reconcile::reconcile;
+use super::setbacks::Setbacks;
 use crate::agent::Agent;
 
 /// How long events are gathered before an object is looked at: our own changes come back as events, a few at once.
 const DEBOUNCE: Duration = Duration::from_millis(5);
-/// How soon an object is looked at again after the API server did not answer.
-const RETRY: Duration = Duration::from_secs(5);
-/// How soon after somebody else changed it at the same time.
+/// How soon an object is looked at again after somebody else changed it at the same time.
 const STALE: Duration = Duration::from_millis(100);
 /// How many objects are worked on at once. Operations on data have bounds of their own.
 const AT_ONCE: u16 = 64;
@@ -40,12 +40,19 @@ pub(crate) async fn run<K: Managed + Unpin>(
     let objects = writer.as_reader();
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", agent.node.name()));
     let changed = Arc::clone(&agent);
+    let forgetful = Arc::clone(&agent);
     let seen = api::watching(Api::<K>::all(agent.client.clone()), mine)
-        .default_backoff()
+        .filter_map(told_once(K::WHAT))
+        .map(Ok::<_, watcher::Error>)
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         // Not by waiting for the store to be ready: of several who wait for that, only one is woken.
         .inspect(first_list(Arc::clone(&agent)))
+        .inspect(move |event| {
+            if let Ok(watcher::Event::Delete(object)) = event {
+                forgetful.running.forget(&object.uid().unwrap_or_default());
+            }
+        })
         .touched_objects()
         .inspect(move |object| {
             // An object that came or went may make or end an orphan.
@@ -63,23 +70,42 @@ pub(crate) async fn run<K: Managed + Unpin>(
     let queue =
         futures::stream::select(seen, others).map(|wanted| wanted.map(ReconcileRequest::from));
     let config = Config::default().debounce(DEBOUNCE).concurrency(AT_ONCE);
+    let setbacks = Arc::new(Setbacks::default());
     let begin = |object: Arc<K>, agent: Arc<Agent>| {
         let span = tracing::info_span!("reconcile", name = object.name_any());
-        Box::pin(tracing::Instrument::instrument(
-            reconcile(object, agent),
-            span,
-        ))
+        let work = looked_at(object, agent, Arc::clone(&setbacks));
+        Box::pin(tracing::Instrument::instrument(work, span))
     };
-    let retry = |object: Arc<K>, error: &Error, _agent| again(object.as_ref(), error);
+    let retry = |object: Arc<K>, error: &Error, _agent| again(object.as_ref(), error, &setbacks);
     let mut results = std::pin::pin!(applier(begin, retry, agent, objects, queue, config));
     while let Some(result) = results.next().await {
         match result {
-            Ok(_)
-            | Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
-            Err(error) => {
-                tracing::warn!(%error, what = K::WHAT, "the API server cannot be watched; it is tried again");
-            }
+            Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
+            Err(ControllerError::ObjectNotFound(object)) => setbacks.end(&object.name),
+            Err(error) => tracing::error!(%error, what = K::WHAT, "objects cannot be looked at"),
         }
+    }
+}
+
+/// Lets events pass, and tells of the first of many errors.
+fn told_once<K>(
+    what: &'static str,
+) -> impl FnMut(watcher::Result<watcher::Event<K>>) -> Ready<Option<watcher::Event<K>>> {
+    let mut failing = false;
+    move |event| {
+        let event = match event {
+            Ok(event) => {
+                failing &= !api::is_answer(&event);
+                Some(event)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, what, "the API server cannot be watched; it is tried again");
+                }
+                None
+            }
+        };
+        ready(event)
     }
 }
 
@@ -95,15 +121,41 @@ fn first_list<K>(agent: Arc<Agent>) -> impl FnMut(&watcher::Result<watcher::Even
     }
 }
 
-/// What to do after the API server did not do its part.
-fn again<K: Managed>(object: &K, error: &Error) -> Action {
+/// Reconciles an object. What the API server does not do of it is told once, and where people look what it never will.
+async fn looked_at<K: Managed>(
+    object: Arc<K>,
+    agent: Arc<Agent>,
+    setbacks: Arc<Setbacks>,
+) -> Result<Action, Error> {
     let name = object.name_any();
+    let result = reconcile(Arc::clone(&object), Arc::clone(&agent)).await;
+    match &result {
+        Ok(_) => setbacks.end(&name),
+        Err(error) if error.is_stale() => {
+            tracing::debug!(name, %error, "changed meanwhile; it is looked at again");
+        }
+        Err(error) => {
+            if setbacks.add(&name, error.to_string()) {
+                tracing::warn!(name, what = K::WHAT, %error, "cannot be reconciled now; it is tried again");
+                if error.is_refusal() {
+                    let note =
+                        format!("what csi-node has to write of this object is refused: {error}");
+                    let reference = object.object_ref(&());
+                    agent.events.object(&reference, "Refused", &note).await;
+                }
+            }
+        }
+    }
+    result
+}
+
+/// What to do after the API server did not do its part.
+fn again<K: Managed>(object: &K, error: &Error, setbacks: &Setbacks) -> Action {
     if error.is_stale() {
-        tracing::debug!(name, %error, "changed meanwhile; it is looked at again");
         return Action::requeue(STALE);
     }
-    tracing::warn!(name, what = K::WHAT, %error, "cannot be reconciled now; it is tried again");
-    Action::requeue(spread(RETRY, &name))
+    let name = object.name_any();
+    Action::requeue(spread(setbacks.pause(&name), &name))
 }
 
 /// Every object, each time when the pool was opened or went away.

@@ -30,3 +30,18 @@ securityContext:
   capabilities:
     drop: [ALL]
 {{- end -}}
+
+{{/* Values that are right each for itself and not together. */}}
+{{- define "vd-csi.agree" -}}
+{{- if gt (add (len .Values.kubeletDir) (len .Values.driverName)) 71 -}}
+{{- fail "kubeletDir and driverName are together longer than 71 bytes: the paths of sockets below them would be too long for the kernel" -}}
+{{- end -}}
+{{- if hasPrefix (printf "%s/" .Values.kubeletDir) (printf "%s/" .Values.pool.directory) -}}
+{{- fail "pool.directory is in kubeletDir: that folder is the kubelet's own, which clears it up" -}}
+{{- end -}}
+{{- $late := .Values.storageClasses.late -}}
+{{- $immediate := .Values.storageClasses.immediate -}}
+{{- if and $late.create $immediate.create (eq $late.name $immediate.name) -}}
+{{- fail "storageClasses.late and storageClasses.immediate have one name" -}}
+{{- end -}}
+{{- end -}}
