@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Request;
 use kube::{Api, Resource};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -45,18 +45,11 @@ pub(crate) enum Part {
 
 /// A kind that is written here.
 pub(crate) trait Kind:
-    Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
 }
 impl<K> Kind for K where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
 }
 
@@ -109,15 +102,18 @@ impl<K: Kind, T: Fn(&Change<K>, bool)> Place<'_, K, T> {
         Ok(())
     }
 
-    /// Makes an object; one of that name that is there already is as good.
-    pub(crate) async fn create(&self, object: &K) -> Result<(), Failure> {
+    /// Makes the object of this name; one that is there already is as good.
+    pub(crate) async fn create(&self, name: &str, object: &Value) -> Result<(), Failure> {
         let parameters = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
-        let name = Meta::name(object);
         let doing = || format!("create {} {name}", K::kind(&()));
-        match within(doing, self.api.create(&parameters, object)).await {
+        let request = Request::new(self.api.resource_url())
+            .create(&parameters, object.to_string().into_bytes())
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+        let client = self.api.clone().into_client();
+        match within(doing, client.request(request)).await {
             Ok(made) => {
                 self.took(self.store.wrote(made), false);
                 Ok(())

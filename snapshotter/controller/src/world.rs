@@ -197,12 +197,11 @@ fn matters_to_sidecar(old: &VolumeSnapshotContent, new: &VolumeSnapshotContent) 
         all.remove(BEING_CREATED);
         all
     };
-    let spec = |content: &VolumeSnapshotContent| serde_json::to_value(&content.spec).ok();
     Meta::uid(old) != Meta::uid(new)
         || old.is_going() != new.is_going()
         || (!old.is_ready() && new.is_ready())
         || annotations(old) != annotations(new)
-        || spec(old) != spec(new)
+        || old.spec != new.spec
 }
 
 #[cfg(test)]

@@ -194,10 +194,8 @@ impl Binding {
     }
 
     async fn create_content(&self, seen: &Observed, content: Value) -> Result<(), Failure> {
-        let content: VolumeSnapshotContent =
-            serde_json::from_value(content).map_err(|error| Failure::Refused(error.to_string()))?;
         let place = self.world.contents_by(&self.client, Origin::Binding);
-        let created = place.create(&content).await;
+        let created = place.create(&seen.own_name(), &content).await;
         if let Err(Failure::Refused(message)) = &created {
             let on = seen.snapshot.as_ref();
             self.events

@@ -550,6 +550,21 @@ fn an_error_of_the_content_is_the_snapshots_until_it_goes() {
 }
 
 #[test]
+fn an_error_of_the_content_without_a_time_is_taken_over_once() {
+    let case = Case::followed().with(|case| {
+        case.snapshot["metadata"]["finalizers"] = json!([AS_SOURCE, BOUND]);
+        case.snapshot["status"] = json!({
+            "boundVolumeSnapshotContentName": "snapcontent-u1", "readyToUse": false,
+            "error": {"time": "2026-01-01T00:00:00Z", "message": "no room"},
+        });
+        case.content["status"] = json!({"readyToUse": false, "error": {"message": "no node"}});
+    });
+    // What is not named in a change stays.
+    let change = json!({"error": {"time": null, "message": "no node"}});
+    assert_eq!(steps(&case.plan()), [format!("status {change}")]);
+}
+
+#[test]
 fn a_deleted_snapshot_takes_its_content_along_and_waits_for_it() {
     let first = Case::done().going().plan();
     assert_eq!(

@@ -46,6 +46,9 @@ wait
 cd / && rm -rf "$FOLDER"
 "#;
 
+/// What is made of each definition before it is installed.
+pub type Change = fn(&mut CustomResourceDefinition);
+
 /// A control plane.
 pub struct Plane {
     pub kubeconfig: PathBuf,
@@ -58,7 +61,14 @@ pub struct Plane {
 impl Plane {
     /// One beside that of this test binary.
     pub async fn another() -> Self {
-        tokio::task::spawn_blocking(apart).await.unwrap()
+        Self::another_with(|_| {}).await
+    }
+
+    /// The same with other definitions of snapshots.
+    pub async fn another_with(change: Change) -> Self {
+        tokio::task::spawn_blocking(move || apart(change))
+            .await
+            .unwrap()
     }
 
     pub async fn client(&self) -> Client {
@@ -98,12 +108,12 @@ impl Plane {
 /// The one control plane, started at first use, with the upstream definitions of snapshots installed.
 pub fn plane() -> &'static Plane {
     static PLANE: OnceLock<Plane> = OnceLock::new();
-    PLANE.get_or_init(apart)
+    PLANE.get_or_init(|| apart(|_| {}))
 }
 
 /// Starts one in a thread of its own: the caller may be inside a runtime, and starting needs one.
-fn apart() -> Plane {
-    std::thread::spawn(start)
+fn apart(change: Change) -> Plane {
+    std::thread::spawn(move || start(change))
         .join()
         .expect("start the control plane")
 }
@@ -125,7 +135,7 @@ pub async fn connect(kubeconfig: &Path) -> Client {
     Client::try_from(config).unwrap()
 }
 
-pub fn start() -> Plane {
+pub fn start(change: Change) -> Plane {
     let bin = binaries();
     // Left to the shell: it removes the folder when this process has ended.
     let folder = tempfile::Builder::new()
@@ -161,7 +171,7 @@ pub fn start() -> Plane {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(prepare(&kubeconfig, &folder));
+    runtime.block_on(prepare(&kubeconfig, &folder, change));
     Plane {
         kubeconfig,
         folder,
@@ -170,12 +180,13 @@ pub fn start() -> Plane {
     }
 }
 
-async fn prepare(kubeconfig: &Path, folder: &Path) {
+async fn prepare(kubeconfig: &Path, folder: &Path, change: Change) {
     let client = connect(kubeconfig).await;
     ready(&client, folder).await;
     for file in std::fs::read_dir(binaries().parent().unwrap().join("crd")).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        let definition: CustomResourceDefinition = serde_saphyr::from_str(&text).unwrap();
+        let mut definition: CustomResourceDefinition = serde_saphyr::from_str(&text).unwrap();
+        change(&mut definition);
         install(&client, &definition).await;
     }
 }

@@ -27,6 +27,7 @@ mod stage;
 mod cuts;
 mod every_call;
 mod flows;
+mod malformed;
 mod proxy;
 mod restarts;
 mod run;

@@ -40,10 +40,7 @@ pub struct House {
 impl House {
     /// Starts everything of one side.
     pub async fn open(side: Side) -> Self {
-        // A thread of its own: starting a control plane needs a runtime of its own.
-        let plane = std::thread::spawn(plane::start);
-        let plane = tokio::task::spawn_blocking(|| plane.join().unwrap());
-        let plane = plane.await.unwrap();
+        let plane = Plane::another().await;
         let client = plane::connect(&plane.kubeconfig).await;
         let driver = Driver::start("vd.csi.io");
         let mirror = Mirror::start(&client);
