@@ -14,7 +14,7 @@ use crate::lease::Election;
 use crate::measures;
 use crate::operations::Operations;
 use crate::queue::Backoff;
-use crate::sidecar::{Driver, Measures};
+use crate::sidecar::{Driver, Identity, Measures};
 use crate::work::Work;
 use crate::world::World;
 
@@ -129,13 +129,13 @@ impl Program {
     /// When the driver has another name or makes no snapshots. When the Lease is lost: another copy may work already, so nothing
     /// may go on.
     pub async fn run(self, client: Client, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
-        tokio::select! {
+        let ids_are_names = tokio::select! {
             checked = self.check_driver() => checked?,
             () = until(&mut stop, true) => return Ok(()),
-        }
+        };
         let Some(namespace) = self.options.lease_namespace.clone() else {
             self.leading.set(1);
-            Box::pin(self.work(client).run(stop)).await;
+            Box::pin(self.work(client, ids_are_names).run(stop)).await;
             return Ok(());
         };
         let name = lease_name(&self.world.driver);
@@ -147,7 +147,7 @@ impl Program {
         };
         tracing::info!(driver = self.world.driver, "this copy works");
         self.leading.set(1);
-        let work = self.work(client);
+        let work = self.work(client, ids_are_names);
         let lost = tokio::select! {
             () = Box::pin(work.run(stop)) => None,
             why = held.keep() => Some(why),
@@ -159,19 +159,24 @@ impl Program {
         Ok(())
     }
 
-    fn work(&self, client: Client) -> Work {
+    fn work(&self, client: Client, ids_are_names: bool) -> Work {
         Work {
             client,
             world: Arc::clone(&self.world),
             driver: self.driver.clone(),
+            ids_are_names,
             options: self.options.clone(),
             stands_back: self.stands_back.clone(),
         }
     }
 
-    async fn check_driver(&self) -> anyhow::Result<()> {
+    /// Whether its ids of snapshots are the names by which it is asked for them.
+    async fn check_driver(&self) -> anyhow::Result<bool> {
         let wanted = &self.options.driver_name;
-        let name = answered(async || self.driver.identify().await).await;
+        let Identity {
+            name,
+            ids_are_names,
+        } = answered(async || self.driver.identify().await).await;
         let address = &self.options.csi_address;
         if *wanted != name {
             bail!("--driver-name is {wanted}, but the driver at {address} is {name}");
@@ -181,7 +186,14 @@ impl Program {
                 "the driver {name} makes no snapshots: it has no capability CREATE_DELETE_SNAPSHOT"
             );
         }
-        Ok(())
+        if !ids_are_names {
+            tracing::info!(
+                name,
+                "the driver does not say that ids of snapshots are their names: what a call that was never answered has made is known \
+                 only once another one is answered, as with csi-snapshotter"
+            );
+        }
+        Ok(ids_are_names)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::events::Events;
 use crate::follow::follow;
 use crate::lease::Upstream;
 use crate::program::{Mode, Options};
-use crate::sidecar::{Driver, Sidecar};
+use crate::sidecar::{Driver, Sidecar, Unsettled};
 use crate::world::{Origin, World};
 
 /// How often it is looked whether the upstream controller serves the cluster.
@@ -30,6 +30,8 @@ pub(crate) struct Work {
     pub(crate) client: Client,
     pub(crate) world: Arc<World>,
     pub(crate) driver: Driver,
+    /// The driver's id of a snapshot is the name by which it is asked for.
+    pub(crate) ids_are_names: bool,
     pub(crate) options: Options,
     pub(crate) stands_back: Gauge,
 }
@@ -100,10 +102,15 @@ impl Work {
     }
 
     async fn call(&self, events: Events, switches: Switches) {
-        let (client, world) = (self.client.clone(), Arc::clone(&self.world));
-        let extra = self.options.extra_create_metadata;
-        let sidecar = Sidecar::new(client, world, events, self.driver.clone(), extra);
-        let sidecar = Arc::new(sidecar);
+        let sidecar = Arc::new(Sidecar {
+            client: self.client.clone(),
+            world: Arc::clone(&self.world),
+            events,
+            driver: self.driver.clone(),
+            ids_are_names: self.ids_are_names,
+            extra_metadata: self.options.extra_create_metadata,
+            unsettled: Unsettled::new(),
+        });
         let call = move |key: String| {
             let sidecar = Arc::clone(&sidecar);
             async move { sidecar.call(&key).await }

@@ -11,7 +11,7 @@ use super::csi::Driver;
 use super::plan::{Observed, Step, plan};
 use super::unsettled::Unsettled;
 use crate::events::Events;
-use crate::names::{BEING_CREATED, BEING_DELETED, CONTENT_FINALIZER, OWN_DRIVER, YES, csi_name_of};
+use crate::names::{BEING_CREATED, BEING_DELETED, CONTENT_FINALIZER, YES, csi_name_of};
 use crate::objects::{Meta, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::queue::Outcome;
 use crate::requests::{Failure, Part};
@@ -29,9 +29,11 @@ pub(crate) struct Sidecar {
     pub(crate) world: Arc<World>,
     pub(crate) events: Events,
     pub(crate) driver: Driver,
+    /// The driver's id of a snapshot is the name by which it is asked for.
+    pub(crate) ids_are_names: bool,
     /// Name the user's objects in CreateSnapshot.
     pub(crate) extra_metadata: bool,
-    unsettled: Unsettled,
+    pub(crate) unsettled: Unsettled,
 }
 
 /// What to do after a step.
@@ -45,23 +47,6 @@ enum Then {
 }
 
 impl Sidecar {
-    pub(crate) fn new(
-        client: Client,
-        world: Arc<World>,
-        events: Events,
-        driver: Driver,
-        extra_metadata: bool,
-    ) -> Self {
-        Self {
-            client,
-            world,
-            events,
-            driver,
-            extra_metadata,
-            unsettled: Unsettled::new(),
-        }
-    }
-
     /// Looks at a content until nothing is left to do.
     pub(crate) async fn call(&self, name: &str) -> Outcome {
         let mut deleted = false;
@@ -78,7 +63,7 @@ impl Sidecar {
                 .filter(|_| content.is_being_created());
             let seen = Observed {
                 driver: &self.world.driver,
-                ids_are_names: self.world.driver == OWN_DRIVER,
+                ids_are_names: self.ids_are_names,
                 content: &content,
                 class: class.as_deref(),
                 unsettled: left.is_some(),
@@ -378,7 +363,7 @@ impl Sidecar {
                 Ok(newest) => is_doomed(&newest),
                 Err(_gone) => true,
             };
-            if given_up && self.world.driver == OWN_DRIVER {
+            if given_up && self.ids_are_names {
                 return;
             }
             bell.await;

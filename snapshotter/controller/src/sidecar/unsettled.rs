@@ -1,6 +1,6 @@
 //! Which CreateSnapshot calls the driver may still be at work on though nobody waits for them any more.
 //!
-//! The own driver ends an abandoned call soon: it joins or withdraws, and what it had asked of the API server has arrived after
+//! Our driver ends an abandoned call soon: it joins or withdraws, and what it had asked of the API server has arrived after
 //! [`SETTLES`]. A DeleteSnapshot after that time finds whatever the call has made.
 
 use std::collections::HashMap;
@@ -14,14 +14,14 @@ pub(super) const SETTLES: Duration = Duration::from_secs(20);
 
 /// When calls were abandoned.
 #[derive(Debug)]
-pub(super) struct Unsettled {
+pub(crate) struct Unsettled {
     /// Nothing is known of calls before.
     begun: Instant,
     abandoned: Mutex<HashMap<String, Option<Instant>>>,
 }
 
 impl Unsettled {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             begun: Instant::now(),
             abandoned: Mutex::default(),

@@ -172,6 +172,11 @@ impl Driver {
         );
     }
 
+    /// Our driver's ids are the names, whatever a cluster calls it; those of others tell nothing.
+    fn ids_are_names(&self) -> bool {
+        self.name.contains("vd.csi.io")
+    }
+
     fn ring(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
@@ -232,10 +237,14 @@ impl Identity for Driver {
         &self,
         _: Request<GetPluginInfoRequest>,
     ) -> Result<Response<GetPluginInfoResponse>, Status> {
-        let name = self.name.to_owned();
+        let mut manifest = HashMap::new();
+        if self.ids_are_names() {
+            manifest.insert("vd.csi.io/snapshot-id".to_owned(), "name".to_owned());
+        }
         Ok(Response::new(GetPluginInfoResponse {
-            name,
-            ..GetPluginInfoResponse::default()
+            name: self.name.to_owned(),
+            vendor_version: "test".to_owned(),
+            manifest,
         }))
     }
     async fn get_plugin_capabilities(
@@ -291,8 +300,7 @@ impl Controller for Driver {
         }
         self.note(format!("CreateSnapshot {volume}"));
         let answer = self.answer(&volume).await;
-        // The own driver's ids are the names; those of others tell nothing.
-        let id = if self.name == "vd.csi.io" {
+        let id = if self.ids_are_names() {
             request.name.clone()
         } else {
             format!("id-of-{volume}")
