@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// The longest such pause, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = fraction)]
     pub(crate) retry_interval_max: Duration,
+    /// How long an abandoned call of the driver may still be at work, in seconds. Only tests know a driver that needs less.
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = fraction)]
+    pub(crate) settles: Option<Duration>,
     /// Name the VolumeSnapshot and its content in the parameters of CreateSnapshot.
     #[arg(long)]
     pub(crate) extra_create_metadata: bool,

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use snapshotter::{Backoff, Mode, Options, Program};
+use snapshotter::{Backoff, Mode, Options, Program, SETTLES};
 use telemetry::http::Endpoints;
 use telemetry::prometheus::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -93,6 +93,7 @@ fn options(args: Args, client: &Client) -> Options {
             first: args.retry_interval_start,
             most: args.retry_interval_max,
         },
+        settles: args.settles.unwrap_or(SETTLES),
         extra_create_metadata: args.extra_create_metadata,
         lease_namespace: args.leader_election.then_some(namespace),
         upstream_lease_namespace: args.upstream_lease_namespace,

@@ -42,6 +42,8 @@ pub struct Options {
     pub timeout: Duration,
     /// How long after a failure an object is looked at again.
     pub backoff: Backoff,
+    /// After which time a call of the driver that was abandoned is surely over.
+    pub settles: Duration,
     /// Name the user's objects in CreateSnapshot.
     pub extra_create_metadata: bool,
     /// The namespace of the Lease; `None`: no Lease, this is the only copy.

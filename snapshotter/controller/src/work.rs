@@ -109,7 +109,7 @@ impl Work {
             driver: self.driver.clone(),
             ids_are_names: self.ids_are_names,
             extra_metadata: self.options.extra_create_metadata,
-            unsettled: Unsettled::new(),
+            unsettled: Unsettled::new(self.options.settles),
         });
         let call = move |key: String| {
             let sidecar = Arc::clone(&sidecar);

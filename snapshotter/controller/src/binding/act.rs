@@ -10,7 +10,7 @@ use super::content;
 use super::observe::{Observed, Owner, Volume};
 use super::plan::{Plan, Step, plan};
 use crate::events::Events;
-use crate::names::{BEING_DELETED, CLAIM_FINALIZER, CONTENT_FINALIZER, YES, content_of};
+use crate::names::{BEING_DELETED, CLAIM_FINALIZER, YES, content_of};
 use crate::objects::{Meta, VolumeSnapshot, VolumeSnapshotContent, key, key_of};
 use crate::queue::Outcome;
 use crate::requests::{self, Failure, Part};
@@ -234,7 +234,7 @@ impl Binding {
         mut change: Value,
     ) -> Result<(), Failure> {
         let content = self.newest(seen)?;
-        if let Some(finalizers) = protection(&content) {
+        if let Some(finalizers) = content.protection() {
             change["metadata"]["finalizers"] = finalizers.into();
         }
         self.change_content(Some(&content), change).await
@@ -270,7 +270,7 @@ impl Binding {
                     return Outcome::Failed;
                 }
                 Some(content::Step::Protect) => {
-                    json!({"metadata": {"finalizers": protection(&content)}})
+                    json!({"metadata": {"finalizers": content.protection()}})
                 }
                 Some(content::Step::Mark) => mark(),
             };
@@ -288,16 +288,6 @@ impl Binding {
         }
         Outcome::Failed
     }
-}
-
-/// The finalizers of a content with ours, if that is to be added.
-fn protection(content: &VolumeSnapshotContent) -> Option<Vec<String>> {
-    let due = !content.is_going() && !content.has_finalizer(CONTENT_FINALIZER);
-    due.then(|| {
-        let mut finalizers = content.finalizers_now().to_vec();
-        finalizers.push(CONTENT_FINALIZER.to_owned());
-        finalizers
-    })
 }
 
 fn mark() -> Value {

@@ -6,7 +6,7 @@ use kube::core::ClusterResourceScope;
 use serde::{Deserialize, Serialize};
 
 use super::{Meta, StatusError, VolumeSnapshot, lenient};
-use crate::names::{BEING_CREATED, GROUP_HANDLE};
+use crate::names::{BEING_CREATED, CONTENT_FINALIZER, GROUP_HANDLE};
 
 /// A content.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -131,6 +131,17 @@ impl VolumeSnapshotContent {
     #[must_use]
     pub fn handle(&self) -> Option<&str> {
         self.status.as_ref()?.snapshot_handle.as_deref()
+    }
+
+    /// Its finalizers with ours, if that is to be added.
+    #[must_use]
+    pub fn protection(&self) -> Option<Vec<String>> {
+        let due = !self.is_going() && !self.has_finalizer(CONTENT_FINALIZER);
+        due.then(|| {
+            let mut finalizers = self.finalizers_now().to_vec();
+            finalizers.push(CONTENT_FINALIZER.to_owned());
+            finalizers
+        })
     }
 
     /// Whether CreateSnapshot was called and its end is not known.

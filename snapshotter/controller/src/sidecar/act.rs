@@ -1,5 +1,6 @@
 //! Carries out what was decided about contents: one call of the driver, then what it has said.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -57,10 +58,7 @@ impl Sidecar {
             let class = content.spec.volume_snapshot_class_name.as_deref();
             let class = class.and_then(|class| self.world.classes.get(class));
             let uid = Meta::uid(content.as_ref());
-            let left = self
-                .unsettled
-                .time_left(uid)
-                .filter(|_| content.is_being_created());
+            let left = self.unsettled.time_left(uid, content.is_being_created());
             let seen = Observed {
                 driver: &self.world.driver,
                 ids_are_names: self.ids_are_names,
@@ -69,6 +67,7 @@ impl Sidecar {
                 unsettled: left.is_some(),
             };
             let step = plan(seen, deleted);
+            let makes = matches!(step, Step::Create { .. });
             let then = match step {
                 Step::Nothing => return Outcome::Settled,
                 Step::DeleteUnknown { id } => {
@@ -81,7 +80,8 @@ impl Sidecar {
                 step => self.take(&content, class.as_deref(), step).await,
             };
             match then {
-                Ok(Then::Again) | Err(Failure::Changed) => deleted = false,
+                // What is deleted stays so, however often the content has changed, until it is made again.
+                Ok(Then::Again) | Err(Failure::Changed) => deleted &= !makes,
                 Ok(Then::Deleted) => deleted = true,
                 Ok(Then::Rest(outcome)) => return outcome,
                 Err(Failure::Refused(message)) => {
@@ -146,8 +146,11 @@ impl Sidecar {
                     .await;
             }
         };
-        let marked = self.mark(content).await?;
         let uid = Meta::uid(content.as_ref());
+        if content.is_being_created() {
+            self.unsettled.marked(uid);
+        }
+        let marked = self.mark(content).await?;
         let source = content
             .spec
             .source
@@ -166,7 +169,6 @@ impl Sidecar {
         };
         match answer {
             Ok(made) => {
-                self.unsettled.settled(uid);
                 let made = self.made(&marked, &made).await?;
                 self.unmark(&made).await?;
                 Ok(rest_or_again(&made))
@@ -174,8 +176,6 @@ impl Sidecar {
             Err(refusal) => {
                 if refusal.may_be_at_work() {
                     self.unsettled.abandoned(uid);
-                } else {
-                    self.unsettled.settled(uid);
                 }
                 let marked = if refusal.is_final() {
                     self.unmark(&marked).await?
@@ -229,6 +229,8 @@ impl Sidecar {
         };
         let secrets = match self.annotated_secrets(content).await {
             Ok(secrets) => secrets,
+            // Of what may not be there at all nothing is worth more than that it goes. Perhaps it was never made for want of this Secret.
+            Err(_message) if !known => HashMap::new(),
             Err(message) => {
                 tell("Failed to get snapshot credentials");
                 return Err(Failure::Refused(message));
@@ -295,12 +297,18 @@ impl Sidecar {
         })
     }
 
+    /// From here on it is known that there may be a snapshot, and the content does not go before that is settled. With one write: the
+    /// upstream controller, which protects contents too, may come later than the driver is called.
     async fn mark(&self, content: &Content) -> Result<Content, Failure> {
-        if content.is_being_created() {
+        let protection = content.protection();
+        if content.is_being_created() && protection.is_none() {
             return Ok(Arc::clone(content));
         }
         // Not insisted on: who deletes the content meanwhile wants no snapshot any more.
-        let change = json!({"metadata": {"annotations": {BEING_CREATED: YES}}});
+        let mut change = json!({"metadata": {"annotations": {BEING_CREATED: YES}}});
+        if let Some(finalizers) = protection {
+            change["metadata"]["finalizers"] = finalizers.into();
+        }
         self.change(content, Part::Object, change).await
     }
 
@@ -329,7 +337,10 @@ impl Sidecar {
                 done => return done,
             }
         }
-        Err(Failure::Changed)
+        // Not decided anew at once: the driver would be called again each time.
+        Err(Failure::Refused(
+            "somebody else changes the content without end".to_owned(),
+        ))
     }
 
     fn newest(&self, content: &Content) -> Result<Content, Failure> {

@@ -16,4 +16,5 @@ mod unsettled;
 
 pub(crate) use self::act::Sidecar;
 pub(crate) use self::csi::{Driver, Identity, Measures};
+pub use self::unsettled::SETTLES;
 pub(crate) use self::unsettled::Unsettled;
