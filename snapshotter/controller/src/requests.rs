@@ -24,8 +24,20 @@ const FIELD_MANAGER: &str = "snapshotter";
 pub(crate) enum Failure {
     /// The object is not as it was seen any more.
     Changed,
-    /// It cannot be done now.
+    /// The API server says no, and why.
     Refused(String),
+    /// It cannot be done now.
+    Failed(String),
+}
+
+impl Failure {
+    /// Why, in words.
+    pub(crate) fn message(self) -> String {
+        match self {
+            Self::Changed => "somebody else has changed it".to_owned(),
+            Self::Refused(message) | Self::Failed(message) => message,
+        }
+    }
 }
 
 /// Where objects of a kind are written, and who has to hear of it.
@@ -111,23 +123,22 @@ impl<K: Kind, T: Fn(&Change<K>, bool)> Place<'_, K, T> {
         let doing = || format!("create {} {name}", K::kind(&()));
         let request = Request::new(self.api.resource_url())
             .create(&parameters, object.to_string().into_bytes())
-            .map_err(|error| Failure::Refused(error.to_string()))?;
+            .map_err(|error| Failure::Failed(error.to_string()))?;
         let client = self.api.clone().into_client();
         match within(doing, client.request(request)).await {
             Ok(made) => {
                 self.took(self.store.wrote(made), false);
                 Ok(())
             }
-            Err(Answer::Conflict) => match read(&self.api, name).await {
-                Ok(Some(found)) => {
+            Err(Answer::Conflict) => match read(&self.api, name).await? {
+                Some(found) => {
                     self.took(self.store.wrote(found), true);
                     Ok(())
                 }
-                Ok(None) => Err(Failure::Changed),
-                Err(message) => Err(Failure::Refused(message)),
+                None => Err(Failure::Changed),
             },
             Err(Answer::Gone) => Err(Failure::Refused(format!("{}: not found", doing()))),
-            Err(Answer::Other(message)) => Err(Failure::Refused(message)),
+            Err(Answer::Not(failure)) => Err(failure),
         }
     }
 
@@ -135,11 +146,11 @@ impl<K: Kind, T: Fn(&Change<K>, bool)> Place<'_, K, T> {
     /// changed has to be told as a watch would: it will be nothing new when the watch brings it.
     async fn after(&self, answer: Answer, seen: &K) -> Failure {
         let found = match answer {
-            Answer::Other(message) => return Failure::Refused(message),
+            Answer::Not(failure) => return failure,
             Answer::Gone => None,
             Answer::Conflict => match read(&self.api, Meta::name(seen)).await {
                 Ok(found) => found,
-                Err(message) => return Failure::Refused(message),
+                Err(failure) => return failure,
             },
         };
         let change = match found {
@@ -158,7 +169,7 @@ impl<K: Kind, T: Fn(&Change<K>, bool)> Place<'_, K, T> {
 }
 
 /// An object as it is now.
-pub(crate) async fn read<K>(api: &Api<K>, name: &str) -> Result<Option<K>, String>
+pub(crate) async fn read<K>(api: &Api<K>, name: &str) -> Result<Option<K>, Failure>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
@@ -166,8 +177,8 @@ where
     match within(doing, api.get_opt(name)).await {
         Ok(found) => Ok(found),
         Err(Answer::Gone) => Ok(None),
-        Err(Answer::Conflict) => Err(format!("{}: conflict", doing())),
-        Err(Answer::Other(message)) => Err(message),
+        Err(Answer::Conflict) => Err(Failure::Failed(format!("{}: conflict", doing()))),
+        Err(Answer::Not(failure)) => Err(failure),
     }
 }
 
@@ -175,7 +186,7 @@ where
 enum Answer {
     Conflict,
     Gone,
-    Other(String),
+    Not(Failure),
 }
 
 async fn within<T>(
@@ -188,13 +199,18 @@ async fn within<T>(
             Err(Answer::Conflict)
         }
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Err(Answer::Gone),
-        Ok(Err(error)) => Err(Answer::Other(format!("{}: {error}", doing()))),
+        Ok(Err(kube::Error::Api(status))) => {
+            let message = format!("{}: {}", doing(), status.message);
+            Err(Answer::Not(Failure::Refused(message)))
+        }
+        Ok(Err(error)) => {
+            let message = format!("{}: {error}", doing());
+            Err(Answer::Not(Failure::Failed(message)))
+        }
         Err(_elapsed) => {
             let limit = REQUEST.as_secs();
-            Err(Answer::Other(format!(
-                "{}: no answer within {limit} s",
-                doing()
-            )))
+            let message = format!("{}: no answer within {limit} s", doing());
+            Err(Answer::Not(Failure::Failed(message)))
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::content;
 use super::observe::{Observed, Owner, Volume};
 use super::plan::{Plan, Step, plan};
+use super::refusal;
 use crate::events::Events;
 use crate::names::{BEING_DELETED, CLAIM_FINALIZER, YES, content_of};
 use crate::objects::{Meta, VolumeSnapshot, VolumeSnapshotContent, key, key_of};
@@ -45,7 +46,7 @@ impl Binding {
             match self.take(&seen, steps, &mut volume).await {
                 Ok(()) => {}
                 Err(Failure::Changed) => continue,
-                Err(Failure::Refused(message)) => {
+                Err(Failure::Refused(message) | Failure::Failed(message)) => {
                     tracing::warn!(
                         snapshot = key,
                         error = message,
@@ -120,46 +121,58 @@ impl Binding {
         volume: &mut Volume,
     ) -> Result<(), Failure> {
         // A plan writes each object once at most, but for a content that is marked and then deleted.
-        for step in steps {
-            match step {
-                Step::ReadVolume(name) => {
-                    let api: Api<PersistentVolume> = Api::all(self.client.clone());
-                    let found = requests::read(&api, &name)
-                        .await
-                        .map_err(Failure::Refused)?;
-                    *volume = Volume::answered(found);
-                }
-                Step::SetClass(name) => {
-                    let change = json!({"spec": {"volumeSnapshotClassName": name}});
-                    self.change_snapshot(seen, Part::Object, change).await?;
-                }
-                Step::SetFinalizers(all) => {
-                    let change = json!({"metadata": {"finalizers": all}});
-                    self.change_snapshot(seen, Part::Object, change).await?;
-                }
-                Step::SetStatus(status) => {
-                    let change = json!({"status": status});
-                    self.change_snapshot(seen, Part::Status, change).await?;
-                }
-                Step::ProtectClaim => self.change_claim(seen, true).await?,
-                Step::ReleaseClaim => self.change_claim(seen, false).await?,
-                Step::CreateContent(content) => self.create_content(seen, content).await?,
-                Step::BindContent(spec) => {
-                    let change = json!({"spec": spec});
-                    self.take_content(seen.wanted.as_deref(), change).await?;
-                }
-                Step::MarkContent(name) => {
-                    self.take_content(seen.content(&name), mark()).await?;
-                }
-                Step::DeleteContent(name) => self.delete_content(seen.content(&name)).await?,
-                Step::Tell(telling) => {
-                    let on = seen.snapshot.as_ref();
-                    self.events
-                        .tell(on, telling.warning, telling.reason, telling.message);
+        for (number, step) in steps.iter().enumerate() {
+            let done = self.step(seen, step, volume).await;
+            if let Err(Failure::Refused(message)) = &done {
+                let rest = steps.get(number + 1..).unwrap_or_default();
+                for telling in refusal::told(seen, step, rest, message) {
+                    // If that is refused too, there is nothing left to tell it by.
+                    drop(self.step(seen, &telling, volume).await);
                 }
             }
+            done?;
         }
         Ok(())
+    }
+
+    async fn step(&self, seen: &Observed, step: &Step, volume: &mut Volume) -> Result<(), Failure> {
+        match step {
+            Step::ReadVolume(name) => {
+                let api: Api<PersistentVolume> = Api::all(self.client.clone());
+                *volume = Volume::answered(requests::read(&api, name).await?);
+                Ok(())
+            }
+            Step::SetClass(name) => {
+                let change = json!({"spec": {"volumeSnapshotClassName": name}});
+                self.change_snapshot(seen, Part::Object, change).await
+            }
+            Step::SetFinalizers(all) => {
+                let change = json!({"metadata": {"finalizers": all}});
+                self.change_snapshot(seen, Part::Object, change).await
+            }
+            Step::SetStatus(status) => {
+                let change = json!({"status": status});
+                self.change_snapshot(seen, Part::Status, change).await
+            }
+            Step::ProtectClaim => self.change_claim(seen, true).await,
+            Step::ReleaseClaim => self.change_claim(seen, false).await,
+            Step::CreateContent(content) => {
+                let place = self.world.contents_by(&self.client, Origin::Binding);
+                place.create(&seen.own_name(), content).await
+            }
+            Step::BindContent(spec) => {
+                let change = json!({"spec": spec});
+                self.take_content(seen.wanted.as_deref(), change).await
+            }
+            Step::MarkContent(name) => self.take_content(seen.content(name), mark()).await,
+            Step::DeleteContent(name) => self.delete_content(seen.content(name)).await,
+            Step::Tell(telling) => {
+                let (on, message) = (seen.snapshot.as_ref(), telling.message.clone());
+                self.events
+                    .tell(on, telling.warning, telling.reason, message);
+                Ok(())
+            }
+        }
     }
 
     async fn change_snapshot(
@@ -191,17 +204,6 @@ impl Binding {
             .claims_in(&self.client, Meta::namespace(claim.as_ref()));
         place.change(claim, Part::Object, change).await?;
         Ok(())
-    }
-
-    async fn create_content(&self, seen: &Observed, content: Value) -> Result<(), Failure> {
-        let place = self.world.contents_by(&self.client, Origin::Binding);
-        let created = place.create(&seen.own_name(), &content).await;
-        if let Err(Failure::Refused(message)) = &created {
-            let on = seen.snapshot.as_ref();
-            self.events
-                .tell(on, true, "CreateSnapshotContentFailed", message.clone());
-        }
-        created
     }
 
     /// The newest state of the content that was seen.
@@ -276,7 +278,7 @@ impl Binding {
             };
             match self.change_content(Some(content.as_ref()), change).await {
                 Ok(()) | Err(Failure::Changed) => {}
-                Err(Failure::Refused(message)) => {
+                Err(Failure::Refused(message) | Failure::Failed(message)) => {
                     tracing::warn!(
                         content = name,
                         error = message,

@@ -22,6 +22,13 @@ use crate::world::{Origin, World};
 /// How often it is decided anew about one content at a time.
 const ROUNDS: usize = 24;
 
+/// The reasons of events, and how their messages begin.
+const CREATING: (&str, &str) = ("SnapshotCreationFailed", "Failed to create snapshot");
+const CHECKING: (&str, &str) = (
+    "SnapshotContentCheckandUpdateFailed",
+    "Failed to check and update snapshot content",
+);
+
 type Content = Arc<VolumeSnapshotContent>;
 
 /// The driver's half.
@@ -68,6 +75,7 @@ impl Sidecar {
             };
             let step = plan(seen, deleted);
             let makes = matches!(step, Step::Create { .. });
+            let doing = doing(&step);
             let then = match step {
                 Step::Nothing => return Outcome::Settled,
                 Step::DeleteUnknown { id } => {
@@ -84,12 +92,19 @@ impl Sidecar {
                 Ok(Then::Again) | Err(Failure::Changed) => deleted &= !makes,
                 Ok(Then::Deleted) => deleted = true,
                 Ok(Then::Rest(outcome)) => return outcome,
-                Err(Failure::Refused(message)) => {
+                Err(failure) => {
+                    let refused = matches!(failure, Failure::Refused(_));
+                    let message = failure.message();
                     tracing::warn!(
                         content = name,
                         error = message,
                         "cannot go on with a content; trying again"
                     );
+                    if refused && let Some((reason, doing)) = doing {
+                        let message = format!("{doing}: {message}");
+                        // If that is refused too, there is nothing left to tell it by.
+                        drop(self.failed(&content, reason, message).await);
+                    }
                     return Outcome::Failed;
                 }
             }
@@ -130,14 +145,7 @@ impl Sidecar {
         class: Option<&VolumeSnapshotClass>,
         again: bool,
     ) -> Result<Then, Failure> {
-        let (reason, doing) = if again {
-            (
-                "SnapshotContentCheckandUpdateFailed",
-                "Failed to check and update snapshot content",
-            )
-        } else {
-            ("SnapshotCreationFailed", "Failed to create snapshot")
-        };
+        let (reason, doing) = if again { CHECKING } else { CREATING };
         let (parameters, secrets) = match self.input(content, class).await {
             Ok(input) => input,
             Err(message) => {
@@ -200,8 +208,8 @@ impl Sidecar {
                 Ok(rest_or_again(&now))
             }
             Err(message) => {
-                let reason = "SnapshotContentCheckandUpdateFailed";
-                let message = format!("Failed to check and update snapshot content: {message}");
+                let (reason, doing) = CHECKING;
+                let message = format!("{doing}: {message}");
                 self.failed(content, reason, message).await
             }
         }
@@ -233,12 +241,12 @@ impl Sidecar {
             Err(_message) if !known => HashMap::new(),
             Err(message) => {
                 tell("Failed to get snapshot credentials");
-                return Err(Failure::Refused(message));
+                return Err(Failure::Failed(message));
             }
         };
         if let Err(refusal) = self.driver.delete(id.clone(), secrets).await {
             tell(&format!("Failed to delete snapshot: {}", refusal.message));
-            return Err(Failure::Refused(format!(
+            return Err(Failure::Failed(format!(
                 "DeleteSnapshot {id}: {}",
                 refusal.message
             )));
@@ -254,7 +262,11 @@ impl Sidecar {
                     .handle()
                     .map(|_known| json!({"status": answer::deleted()}))
             };
-            self.insist(content, Part::Status, due).await?;
+            let cleared = self.insist(content, Part::Status, due).await;
+            if let Err(Failure::Refused(message)) = &cleared {
+                tell(&format!("Failed to clear content status: {message}"));
+            }
+            cleared?;
         }
         Ok(Then::Deleted)
     }
@@ -338,7 +350,7 @@ impl Sidecar {
             }
         }
         // Not decided anew at once: the driver would be called again each time.
-        Err(Failure::Refused(
+        Err(Failure::Failed(
             "somebody else changes the content without end".to_owned(),
         ))
     }
@@ -379,6 +391,15 @@ impl Sidecar {
             }
             bell.await;
         }
+    }
+}
+
+/// What a step is for its user; `None`: nothing, or it is told where it fails.
+fn doing(step: &Step) -> Option<(&'static str, &'static str)> {
+    match step {
+        Step::Create { again: false } => Some(CREATING),
+        Step::Create { again: true } | Step::Check { .. } => Some(CHECKING),
+        _ => None,
     }
 }
 

@@ -18,6 +18,11 @@ async fn fails_and_recovers(part: &Part, code: Code) {
     part.until_told(&content, "SnapshotCreationFailed").await;
     part.driver.called(&part.volume(), 3).await;
     part.compare("failing").await;
+    // While it is at work, its content is marked.
+    part.driver.script(&part.volume(), &[Answer::Wait]);
+    let asked = part.driver.calls(&part.volume()).len();
+    part.driver.called(&part.volume(), asked + 1).await;
+    part.compare("at work").await;
     part.driver.script(&part.volume(), &[Answer::Ready]);
     let ready = part.until_ready().await;
     assert!(ready["status"]["error"].is_null());
