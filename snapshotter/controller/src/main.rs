@@ -79,8 +79,12 @@ async fn work(
 }
 
 fn options(args: Args, client: &Client) -> Options {
-    let namespace = args.leader_election_namespace;
-    let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    // As csi-snapshotter finds it, whose Lease it is.
+    let namespace = args
+        .leader_election_namespace
+        .or_else(|| std::env::var("POD_NAMESPACE").ok())
+        .filter(|namespace| !namespace.is_empty())
+        .unwrap_or_else(|| client.default_namespace().to_owned());
     Options {
         mode: match args.mode {
             args::Mode::Full => Mode::Full,
@@ -92,6 +96,7 @@ fn options(args: Args, client: &Client) -> Options {
         backoff: Backoff {
             first: args.retry_interval_start,
             most: args.retry_interval_max,
+            most_refused: args.refused_interval_max,
         },
         settles: args.settles.unwrap_or(SETTLES),
         extra_create_metadata: args.extra_create_metadata,

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::dispatch::until;
-use crate::lease::Election;
+use crate::lease::{Election, Hold};
 use crate::measures;
 use crate::operations::Operations;
 use crate::queue::Backoff;
@@ -48,8 +48,8 @@ pub struct Options {
     pub extra_create_metadata: bool,
     /// The namespace of the Lease; `None`: no Lease, this is the only copy.
     pub lease_namespace: Option<String>,
-    /// The namespace of the upstream controller's Lease.
-    pub upstream_lease_namespace: String,
+    /// The only namespace in which the upstream controller's Lease is looked for.
+    pub upstream_lease_namespace: Option<String>,
     /// The name of this copy: its pod.
     pub identity: String,
 }
@@ -61,6 +61,7 @@ pub struct Program {
     world: Arc<World>,
     driver: Driver,
     leading: Gauge,
+    binding: Gauge,
     stands_back: Gauge,
 }
 
@@ -79,11 +80,17 @@ impl Program {
         let operations = Operations::register(registry, &name);
         let world = Arc::new(World::new(name, options.backoff, operations));
         let ours = registry.sub_registry_with_prefix("vd");
-        let (leading, stands_back) = (Gauge::default(), Gauge::default());
+        let (leading, binding, stands_back) =
+            (Gauge::default(), Gauge::default(), Gauge::default());
         ours.register(
             "snapshotter_leading",
             "Whether this copy works",
             leading.clone(),
+        );
+        ours.register(
+            "snapshotter_binding",
+            "Whether VolumeSnapshots are bound here: this copy works, and it is known that no upstream controller serves the cluster",
+            binding.clone(),
         );
         ours.register(
             "snapshotter_stands_back",
@@ -96,6 +103,7 @@ impl Program {
             world,
             driver,
             leading,
+            binding,
             stands_back,
         })
     }
@@ -105,6 +113,7 @@ impl Program {
         let world = Arc::clone(&self.world);
         let full = self.options.mode == Mode::Full;
         let leading = self.leading.clone();
+        let (binding, stands_back) = (self.binding.clone(), self.stands_back.clone());
         move || {
             if leading.get() == 0 {
                 // It is ready to take over.
@@ -116,12 +125,17 @@ impl Program {
                 ("VolumeSnapshots", !full || world.snapshots.is_current()),
                 ("PersistentVolumeClaims", !full || world.claims.is_current()),
             ];
-            match watches.iter().find(|(_, current)| !current) {
-                None => Ok(()),
-                Some((kind, _)) => Err(format!(
+            if let Some((kind, _)) = watches.iter().find(|(_, current)| !current) {
+                return Err(format!(
                     "the {kind} cannot be watched at the API server now; see the log, and whether the definitions of snapshots are installed"
-                )),
+                ));
             }
+            if full && binding.get() == 0 && stands_back.get() == 0 {
+                return Err("it could not be looked yet whether an upstream snapshot-controller serves the cluster; see the log, and whether \
+                     Leases of the name snapshot-controller-leader may be listed"
+                    .to_owned());
+            }
+            Ok(())
         }
     }
 
@@ -137,7 +151,8 @@ impl Program {
         };
         let Some(namespace) = self.options.lease_namespace.clone() else {
             self.leading.set(1);
-            Box::pin(self.work(client, ids_are_names).run(stop)).await;
+            let work = self.work(client, ids_are_names, Hold::default());
+            Box::pin(work.run(stop)).await;
             return Ok(());
         };
         let name = lease_name(&self.world.driver);
@@ -149,7 +164,7 @@ impl Program {
         };
         tracing::info!(driver = self.world.driver, "this copy works");
         self.leading.set(1);
-        let work = self.work(client, ids_are_names);
+        let work = self.work(client, ids_are_names, held.hold());
         let lost = tokio::select! {
             () = Box::pin(work.run(stop)) => None,
             why = held.keep() => Some(why),
@@ -161,13 +176,15 @@ impl Program {
         Ok(())
     }
 
-    fn work(&self, client: Client, ids_are_names: bool) -> Work {
+    fn work(&self, client: Client, ids_are_names: bool, hold: Hold) -> Work {
         Work {
             client,
             world: Arc::clone(&self.world),
             driver: self.driver.clone(),
             ids_are_names,
             options: self.options.clone(),
+            hold,
+            binding: self.binding.clone(),
             stands_back: self.stands_back.clone(),
         }
     }
@@ -215,7 +232,7 @@ async fn answered<T>(ask: impl AsyncFn() -> Result<T, String>) -> T {
     }
 }
 
-/// One Lease per driver; the name of an object has no characters but these.
+/// The Lease of csi-snapshotter for the driver: whichever of the two programs has it, only one calls the driver.
 fn lease_name(driver: &str) -> String {
     let safe = |c: char| {
         if c.is_ascii_alphanumeric() {
@@ -225,7 +242,7 @@ fn lease_name(driver: &str) -> String {
         }
     };
     let name: String = driver.chars().map(safe).collect();
-    format!("snapshotter-{}", name.trim_matches('-'))
+    format!("external-snapshotter-leader-{name}")
 }
 
 #[cfg(test)]
@@ -233,8 +250,11 @@ mod tests {
     use super::lease_name;
 
     #[test]
-    fn the_lease_is_named_after_the_driver() {
-        assert_eq!(lease_name("vd.csi.io"), "snapshotter-vd-csi-io");
-        assert_eq!(lease_name("A_b."), "snapshotter-a-b");
+    fn the_lease_is_that_of_the_upstream_sidecar() {
+        assert_eq!(
+            lease_name("vd.csi.io"),
+            "external-snapshotter-leader-vd-csi-io"
+        );
+        assert_eq!(lease_name("A_b"), "external-snapshotter-leader-a-b");
     }
 }

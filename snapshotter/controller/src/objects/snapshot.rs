@@ -8,7 +8,7 @@ use super::{Meta, Size, StatusError, filled, lenient};
 use crate::names::{BOUND_FINALIZER, GROUP_OF_GROUPS, SOURCE_FINALIZER};
 
 /// A snapshot.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct VolumeSnapshot {
     /// Its name, finalizers and owners.
     pub metadata: ObjectMeta,
@@ -23,7 +23,7 @@ pub struct VolumeSnapshot {
 resource!(VolumeSnapshot, NamespaceResourceScope, "volumesnapshots");
 
 /// What is asked for.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotSpec {
     /// Of what.

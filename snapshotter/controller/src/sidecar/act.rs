@@ -12,6 +12,7 @@ use super::csi::Driver;
 use super::plan::{Observed, Step, plan};
 use super::unsettled::Unsettled;
 use crate::events::Events;
+use crate::lease::Hold;
 use crate::names::{BEING_CREATED, BEING_DELETED, CONTENT_FINALIZER, YES, csi_name_of};
 use crate::objects::{Meta, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::queue::Outcome;
@@ -39,6 +40,7 @@ pub(crate) struct Sidecar {
     pub(crate) driver: Driver,
     /// The driver's id of a snapshot is the name by which it is asked for.
     pub(crate) ids_are_names: bool,
+    pub(crate) hold: Hold,
     /// Name the user's objects in CreateSnapshot.
     pub(crate) extra_metadata: bool,
     pub(crate) unsettled: Unsettled,
@@ -159,6 +161,7 @@ impl Sidecar {
             self.unsettled.marked(uid);
         }
         let marked = self.mark(content).await?;
+        self.may_call()?;
         let source = content
             .spec
             .source
@@ -191,7 +194,10 @@ impl Sidecar {
                     marked
                 };
                 let message = format!("{doing}: {}", refusal.message);
-                self.failed(&marked, reason, message).await
+                match self.failed(&marked, reason, message).await? {
+                    Then::Rest(_) if refusal.is_final() => Ok(Then::Rest(Outcome::Refused)),
+                    then => Ok(then),
+                }
             }
         }
     }
@@ -202,6 +208,7 @@ impl Sidecar {
         class: Option<&VolumeSnapshotClass>,
         id: String,
     ) -> Result<Then, Failure> {
+        self.may_call()?;
         match self.status(content, class, id).await {
             Ok(made) => {
                 let now = self.made(content, &made).await?;
@@ -244,6 +251,7 @@ impl Sidecar {
                 return Err(Failure::Failed(message));
             }
         };
+        self.may_call()?;
         if let Err(refusal) = self.driver.delete(id.clone(), secrets).await {
             tell(&format!("Failed to delete snapshot: {}", refusal.message));
             return Err(Failure::Failed(format!(
@@ -269,6 +277,17 @@ impl Sidecar {
             cleared?;
         }
         Ok(Then::Deleted)
+    }
+
+    /// Whatever has held this process up meanwhile: another copy may work by now, and the driver is called by one.
+    fn may_call(&self) -> Result<(), Failure> {
+        if self.hold.is_good() {
+            Ok(())
+        } else {
+            Err(Failure::Failed(
+                "the Lease was not renewed in time".to_owned(),
+            ))
+        }
     }
 
     async fn made(&self, content: &Content, made: &Snapshot) -> Result<Content, Failure> {

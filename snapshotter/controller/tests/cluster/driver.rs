@@ -391,8 +391,8 @@ impl Controller for Driver {
         request: Request<DeleteVolumeRequest>,
     ) -> Result<Response<DeleteVolumeResponse>, Status> {
         let id = request.into_inner().volume_id;
-        self.note(format!("DeleteVolume {id}"));
         self.state.lock().unwrap().volumes.made.remove(&id);
+        self.note(format!("DeleteVolume {id}"));
         Ok(Response::new(DeleteVolumeResponse {}))
     }
 

@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-use crate::cuts::{Cut, When};
+use crate::cuts::{Cut, Cuts, When};
 use crate::flows::{self, Flow};
 use crate::plane::{Plane, plane};
-use crate::run::play;
+use crate::run::{play, play_behind};
 
 /// One way to cut a call.
 type Way = (When, bool);
@@ -171,4 +171,27 @@ async fn beside_an_upstream_controller_a_snapshot_is_made_and_deleted_whatever_c
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beside_an_upstream_controller_nothing_stays_of_what_is_deleted_while_it_is_made() {
     cut_every_call(&flows::DROPPED_BESIDE, hard(), all).await;
+}
+
+/// Somebody else has always been faster; a call of the driver is not made again for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_wish_comes_true_though_every_write_meets_a_conflict_first() {
+    let plane = tokio::task::spawn_blocking(plane).await.unwrap();
+    for (flow, made) in [
+        (&flows::DYNAMIC, 1),
+        (&flows::GIVEN, 0),
+        (&flows::RETAINED, 0),
+        (&flows::BESIDE, 1),
+        (&flows::LEASED, 1),
+    ] {
+        let cuts = Cuts::contested();
+        // A number that no cut has.
+        let played = play_behind(plane, flow, 9999, cuts).await;
+        let calls = |method: &str| {
+            let all = played.calls.iter();
+            all.filter(|call| call.starts_with(method)).count()
+        };
+        assert_eq!(calls("CreateSnapshot"), made, "{}", flow.name);
+        assert!(calls("DeleteSnapshot") <= 1, "{}", flow.name);
+    }
 }

@@ -25,7 +25,11 @@ pub struct Played {
 
 /// Plays a flow with one cut, or with none.
 pub async fn play(plane: &Plane, flow: &Flow, number: usize, cut: Option<Cut>) -> Played {
-    let cuts = Arc::new(Cuts::new(cut));
+    play_behind(plane, flow, number, Cuts::new(cut)).await
+}
+
+pub async fn play_behind(plane: &Plane, flow: &Flow, number: usize, cuts: Cuts) -> Played {
+    let cuts = Arc::new(cuts);
     let client = plane.client().await;
     // A driver of its own for each run: several are played at once, and a program leaves others' objects alone.
     let driver = format!("{}-{number}.{}", flow.name, flow.driver).leak();

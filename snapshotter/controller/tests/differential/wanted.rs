@@ -515,6 +515,15 @@ pub const SOMETIMES: &[Wanted] = &[
         why: "the same, when it was upstream's that looked just then",
     },
     Wanted {
+        scenario: "bound_and_deleted_while_nobody_serves",
+        at: "deleted",
+        sides: BESIDE,
+        path: "*metadata.annotations.snapshot.storage.kubernetes.io/volumesnapshot-being-deleted",
+        upstream: "*",
+        ours: "*",
+        why: "upstream marks the content that it leaves behind only if it looks at it before the snapshot is gone",
+    },
+    Wanted {
         scenario: "a_hundred_at_once_are_all_made",
         at: "*",
         sides: BOTH,
