@@ -39,7 +39,11 @@ impl Binding {
             };
             let seen = self.observe(snapshot, volume.clone());
             if seen.owner() == Owner::Us {
-                self.world.operations.seen(&seen.snapshot);
+                let is_there = || {
+                    let now = self.world.snapshots.get(key);
+                    now.is_some_and(|now| now.metadata.uid == seen.snapshot.metadata.uid)
+                };
+                self.world.operations.seen(&seen.snapshot, is_there);
             }
             let Plan { steps, trouble } = plan(&seen);
             let idle = steps.is_empty();

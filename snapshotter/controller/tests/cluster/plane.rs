@@ -22,10 +22,12 @@ const SCRIPT: &str = r#"
 cd "$FOLDER"
 openssl genrsa -out sa.key 2048 2>/dev/null
 echo "test,admin,admin,system:masters" > tokens
-"$BIN/etcd" --data-dir etcd --unsafe-no-fsync --log-level error \
-  --listen-client-urls "http://127.0.0.1:$ETCD" --advertise-client-urls "http://127.0.0.1:$ETCD" \
-  --listen-peer-urls "http://127.0.0.1:0" >etcd.log 2>&1 </dev/null &
-etcd=$!
+keep() {
+  "$BIN/etcd" --data-dir etcd --unsafe-no-fsync --log-level error \
+    --listen-client-urls "http://127.0.0.1:$ETCD" --advertise-client-urls "http://127.0.0.1:$ETCD" \
+    --listen-peer-urls "http://127.0.0.1:0" >>etcd.log 2>&1 </dev/null &
+  etcd=$!
+}
 serve() {
   "$BIN/kube-apiserver" --etcd-servers "http://127.0.0.1:$ETCD" --bind-address 127.0.0.1 --secure-port "$PORT" --cert-dir certs \
     --token-auth-file tokens --authorization-mode AlwaysAllow --service-account-issuer https://test \
@@ -34,10 +36,20 @@ serve() {
     >>apiserver.log 2>&1 </dev/null &
   apiserver=$!
 }
+keep
 serve
-while read -r _again; do
+while read -r what; do
   kill -9 $apiserver
   wait $apiserver
+  if [ "$what" != again ]; then
+    kill $etcd
+    wait $etcd
+    case "$what" in
+      save) rm -rf saved && cp -r etcd saved ;;
+      back) rm -rf etcd && cp -r saved etcd ;;
+    esac
+    keep
+  fi
   serve
   echo again
 done
@@ -77,12 +89,22 @@ impl Plane {
 
     /// Kills the API server and starts it anew. It then knows what etcd does, and nothing of what was before.
     pub async fn restart_api_server(&mut self) {
-        self.shell
-            .stdin
-            .as_mut()
-            .unwrap()
-            .write_all(b"again\n")
-            .unwrap();
+        self.restart("again").await;
+    }
+
+    /// Makes a backup of etcd, with a restart of both.
+    pub async fn save(&mut self) {
+        self.restart("save").await;
+    }
+
+    /// Restores that backup: nothing was written since, for all that anybody can read.
+    pub async fn bring_back(&mut self) {
+        self.restart("back").await;
+    }
+
+    async fn restart(&mut self, what: &str) {
+        let stdin = self.shell.stdin.as_mut().unwrap();
+        stdin.write_all(format!("{what}\n").as_bytes()).unwrap();
         // The old one has ended when the shell answers.
         let mut answer = [0; 6];
         let stdout = self.shell.stdout.as_mut().unwrap();
