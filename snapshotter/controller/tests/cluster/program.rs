@@ -17,7 +17,18 @@ pub struct Program {
 impl Program {
     /// Started with these arguments and a short pause after failures.
     pub async fn start(kubeconfig: &Path, socket: &Path, more: &[&str]) -> Self {
+        Self::start_in(&[], kubeconfig, socket, more).await
+    }
+
+    /// The same in an environment with these variables.
+    pub async fn start_in(
+        environment: &[(&str, &Path)],
+        kubeconfig: &Path,
+        socket: &Path,
+        more: &[&str],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_snapshotter"))
+            .envs(environment.iter().copied())
             .arg(format!("--csi-address=unix://{}", socket.display()))
             .args([
                 "--metrics-listen=127.0.0.1:0",

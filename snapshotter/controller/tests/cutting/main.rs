@@ -24,6 +24,7 @@ mod program;
 #[path = "../cluster/stage.rs"]
 mod stage;
 
+mod clock;
 mod cuts;
 mod every_call;
 mod flows;
