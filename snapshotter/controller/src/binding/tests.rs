@@ -440,6 +440,7 @@ fn a_snapshot_that_was_ready_tells_what_has_become_of_its_content() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one table")]
 fn what_the_api_server_refuses_is_told_with_the_reason_of_the_upstream_controller() {
     let told = |case: Case, step: Step, rest: &[Step]| {
         let seen = case.seen();

@@ -55,6 +55,8 @@ struct State {
     /// How often DeleteSnapshot of an id is refused.
     refuse_delete: HashMap<String, u32>,
     calls: Vec<String>,
+    /// The volumes of which a call waits for another answer.
+    held: HashSet<String>,
     parameters: HashMap<String, HashMap<String, String>>,
     secrets: HashMap<String, HashMap<String, String>>,
     /// Parameters and secrets of the last call for a name.
@@ -177,6 +179,19 @@ impl Driver {
         self.name.contains("vd.csi.io")
     }
 
+    /// Makes calls about this volume wait, and returns once one does.
+    pub async fn hold(&self, volume: &str) {
+        let mut changed = self.changed.subscribe();
+        self.script(volume, &[Answer::Wait]);
+        let waiting = async {
+            while !self.state.lock().unwrap().held.contains(volume) {
+                changed.changed().await.unwrap();
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        assert!(waited.is_ok(), "the driver is never called about {volume}");
+    }
+
     fn ring(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
@@ -190,8 +205,16 @@ impl Driver {
         let mut changed = self.changed.subscribe();
         loop {
             match self.next_answer(volume) {
-                Answer::Wait => changed.changed().await.unwrap(),
-                answer => return answer,
+                Answer::Wait => {
+                    if self.state.lock().unwrap().held.insert(volume.to_owned()) {
+                        self.ring();
+                    }
+                    changed.changed().await.unwrap();
+                }
+                answer => {
+                    self.state.lock().unwrap().held.remove(volume);
+                    return answer;
+                }
             }
         }
     }

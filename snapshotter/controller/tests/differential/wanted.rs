@@ -524,6 +524,15 @@ pub const SOMETIMES: &[Wanted] = &[
         why: "upstream marks the content that it leaves behind only if it looks at it before the snapshot is gone",
     },
     Wanted {
+        scenario: "issue_1449_and_the_provisioner_lets_go_of_the_snapshot",
+        at: "let go",
+        sides: FULL,
+        path: "VolumeSnapshot/snap events",
+        upstream: "CreatingSnapshot SnapshotCreated SnapshotReady",
+        ours: "CreatingSnapshot SnapshotCreated SnapshotReady !SnapshotDeletePending",
+        why: "csi-provisioner's finalizer counts, for as long as it is there",
+    },
+    Wanted {
         scenario: "a_hundred_at_once_are_all_made",
         at: "*",
         sides: BOTH,

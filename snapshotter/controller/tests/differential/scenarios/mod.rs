@@ -125,6 +125,7 @@ pub const ONE_BY_ONE: &[Table] = &[
     table![defaults: a_default_class_of_another_driver;],
     table![defaults: no_class_and_no_claim;],
     table![restoring: issue_1449_a_restore_whose_claim_and_snapshot_are_deleted;],
+    table![restoring: issue_1449_and_the_provisioner_lets_go_of_the_snapshot;],
     table![restoring: issue_486_a_restore_whose_provisioner_is_lost;],
 ];
 
