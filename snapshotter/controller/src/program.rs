@@ -247,7 +247,14 @@ fn lease_name(driver: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::lease_name;
+    use std::time::Duration;
+
+    use kube::runtime::watcher::Event;
+    use prometheus_client::registry::Registry;
+
+    use super::{Mode, Options, Program, lease_name};
+    use crate::queue::Backoff;
+    use crate::sidecar::SETTLES;
 
     #[test]
     fn the_lease_is_that_of_the_upstream_sidecar() {
@@ -256,5 +263,64 @@ mod tests {
             "external-snapshotter-leader-vd-csi-io"
         );
         assert_eq!(lease_name("A_b"), "external-snapshotter-leader-a-b");
+    }
+
+    fn program(mode: Mode) -> Program {
+        let pause = Duration::from_secs(1);
+        let options = Options {
+            mode,
+            driver_name: "vd.csi.io".to_owned(),
+            csi_address: "unix:///nowhere".to_owned(),
+            timeout: pause,
+            backoff: Backoff {
+                first: pause,
+                most: pause,
+                most_refused: pause,
+            },
+            settles: SETTLES,
+            extra_create_metadata: false,
+            lease_namespace: None,
+            upstream_lease_namespace: None,
+            identity: "pod".to_owned(),
+        };
+        Program::new(options, &mut Registry::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_once_it_follows_all_and_knows_who_serves() {
+        let full = program(Mode::Full);
+        let ready = full.readiness();
+        assert_eq!(ready(), Ok(()), "to take over");
+        full.leading.set(1);
+        assert!(ready().unwrap_err().contains("VolumeSnapshotContents"));
+        let world = &full.world;
+        world.contents.apply(Event::Init);
+        world.contents.apply(Event::InitDone);
+        world.classes.apply(Event::Init);
+        world.classes.apply(Event::InitDone);
+        assert!(ready().unwrap_err().contains("VolumeSnapshots"));
+        world.snapshots.apply(Event::Init);
+        world.snapshots.apply(Event::InitDone);
+        world.claims.apply(Event::Init);
+        world.claims.apply(Event::InitDone);
+        assert!(ready().unwrap_err().contains("snapshot-controller-leader"));
+        full.stands_back.set(1);
+        assert_eq!(ready(), Ok(()));
+        full.stands_back.set(0);
+        full.binding.set(1);
+        assert_eq!(ready(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn in_sidecar_mode_only_contents_and_classes_matter() {
+        let sidecar = program(Mode::Sidecar);
+        let ready = sidecar.readiness();
+        sidecar.leading.set(1);
+        assert!(ready().is_err());
+        sidecar.world.contents.apply(Event::Init);
+        sidecar.world.contents.apply(Event::InitDone);
+        sidecar.world.classes.apply(Event::Init);
+        sidecar.world.classes.apply(Event::InitDone);
+        assert_eq!(ready(), Ok(()));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::sync::{Barrier, Semaphore};
 
@@ -85,7 +86,8 @@ pub async fn play(
         .iter()
         .filter(|(name, _)| only.split(',').any(|part| name.contains(part)))
         .collect();
-    let together = SIDES.map(|_| Arc::new(Barrier::new(chosen.len())));
+    let (begun, many) = (Instant::now(), chosen.len());
+    let together = SIDES.map(|_| Arc::new(Barrier::new(many)));
     let turns = Arc::new(Semaphore::new(at_a_time));
     let mut running = Vec::new();
     for (name, scenario) in chosen {
@@ -130,6 +132,7 @@ pub async fn play(
             failed.insert(why.unwrap_or_else(|| "an assertion, told above".to_owned()));
         }
     }
+    eprintln!("{many} scenarios: {} s", begun.elapsed().as_secs());
     failed
 }
 
