@@ -14,6 +14,7 @@ use proto::csi::v1::{
     GetPluginInfoResponse, PluginCapability, ProbeRequest, ProbeResponse,
 };
 use proto::errors::{Failure, Rpc, is_success};
+use proto::manifest;
 use tonic::{Request, Response, Status};
 use tracing::{info, info_span, warn};
 
@@ -171,7 +172,12 @@ impl<R: Readiness> Identity for IdentityService<R> {
         Ok(Response::new(GetPluginInfoResponse {
             name: self.name.as_str().to_owned(),
             vendor_version: self.version.clone(),
-            manifest: std::collections::HashMap::new(),
+            // By `crate::ids::snapshot_id`, whichever services are on this socket.
+            manifest: [(
+                manifest::SNAPSHOT_ID.to_owned(),
+                manifest::IS_NAME.to_owned(),
+            )]
+            .into(),
         }))
     }
 
@@ -256,6 +262,7 @@ mod tests {
             (info.name.as_str(), info.vendor_version.as_str()),
             ("vd.csi.io", "0.1.0")
         );
+        assert_eq!(info.manifest["vd.csi.io/snapshot-id"], "name");
     }
 
     #[tokio::test]

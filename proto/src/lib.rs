@@ -1,9 +1,11 @@
 //! CSI 1.13.0 as Rust types and gRPC services, and what every part of the driver that speaks CSI
-//! must agree on: the one table of error codes, and how nodes are named in topology.
+//! must agree on: the one table of error codes, how nodes are named in topology, and what the driver
+//! promises beyond CSI.
 //!
 //! This crate knows no other crate of the project.
 
 pub mod errors;
+pub mod manifest;
 pub mod topology;
 
 mod redact;

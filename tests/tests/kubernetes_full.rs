@@ -58,6 +58,10 @@ fn a_snapshot_is_made_restored_and_deleted_by_ours_alone() {
     let first = fill(&space);
     space.apply(&[snapshot("cut", "disk")]);
     space.snapshot_ready("cut");
+    // Also csi-snapshotter's: whichever of the two is deployed, one calls the driver.
+    let lease = ["-n=vd-csi", "lease/external-snapshotter-leader-vd-csi-io"];
+    let holder = kubernetes::field(cluster, &lease, "{.spec.holderIdentity}");
+    assert!(holder.starts_with("csi-controller-"), "{holder}");
     let content_name = space.field(
         "volumesnapshot/cut",
         "{.status.boundVolumeSnapshotContentName}",

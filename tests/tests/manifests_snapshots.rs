@@ -1,4 +1,5 @@
-//! The chart installs the definitions of VolumeSnapshot if it is told to, and then exactly those that everything was tested with.
+//! The chart installs the definitions of VolumeSnapshot if it is told to, and then exactly those that everything was tested with; and
+//! it lets snapshotter look for the upstream controller, and at nothing else beside it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -64,4 +65,87 @@ fn an_api_server_takes_them() {
         )
         .ok();
     server.wait_established();
+}
+
+/// Lists Leases as csi-controller's pod in the namespace `of` does: those of this name, or all.
+fn leases(
+    server: &ApiServer,
+    of: &str,
+    name: Option<&str>,
+    namespace: Option<&str>,
+) -> Option<String> {
+    let selector = name.map(|name| format!("--field-selector=metadata.name={name}"));
+    let place = namespace.map_or("-A".to_owned(), |namespace| format!("-n={namespace}"));
+    let mut arguments = vec![
+        "get",
+        "leases",
+        "-o=jsonpath={.items[*].metadata.namespace}",
+    ];
+    arguments.push(&place);
+    arguments.extend(selector.as_deref());
+    let user = User::Named(format!("system:serviceaccount:{of}:csi-controller"));
+    let answer = server.kubectl(&user, &arguments);
+    if answer.code == Some(0) {
+        return Some(answer.ok());
+    }
+    assert!(answer.err.contains("forbidden"), "{answer}");
+    None
+}
+
+fn lease(server: &ApiServer, name: &str, namespace: &str) {
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": namespace},
+        "spec": {"holderIdentity": "somebody"},
+    });
+    let _made = server.send(&User::Admin, &["create"], &lease).ok();
+}
+
+#[test]
+fn the_upstream_controllers_lease_is_found_in_any_namespace_and_no_other_is_seen() {
+    let server = ApiServer::with_driver();
+    let name = "snapshot-controller-leader";
+    for namespace in ["default", "kube-system"] {
+        lease(&server, name, namespace);
+        lease(&server, "another", namespace);
+    }
+    let found = leases(&server, "vd-csi", Some(name), None);
+    assert_eq!(found.as_deref(), Some("default kube-system"));
+    assert_eq!(leases(&server, "vd-csi", Some("another"), None), None);
+    assert_eq!(leases(&server, "vd-csi", None, None), None);
+    assert_eq!(leases(&server, "vd-csi", None, Some("kube-system")), None);
+}
+
+#[test]
+fn the_upstream_controllers_lease_can_be_looked_for_in_one_namespace_only() {
+    let server = ApiServer::start();
+    let values = [
+        "snapshotController.upstreamLeaseNamespace=kube-system",
+        "namespace.create=true",
+    ];
+    let objects = parse(&documents::render_with(&values).ok());
+    let is_right = |object: &&Value| {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        kind == "Namespace" || kind.ends_with("Role") || kind.ends_with("RoleBinding")
+    };
+    let rights: Vec<&Value> = objects.iter().filter(is_right).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": rights});
+    let _applied = server.send(&User::Admin, &["apply"], &list).ok();
+    let name = "snapshot-controller-leader";
+    lease(&server, name, "default");
+    lease(&server, name, "kube-system");
+    let found = leases(&server, "storage", Some(name), Some("kube-system"));
+    assert_eq!(found.as_deref(), Some("kube-system"));
+    assert_eq!(
+        leases(&server, "storage", Some(name), Some("default")),
+        None
+    );
+    assert_eq!(leases(&server, "storage", Some(name), None), None);
+    let pod = objects
+        .iter()
+        .find(|object| object["kind"] == "Deployment")
+        .unwrap();
+    assert!(
+        pod.to_string()
+            .contains("\"--upstream-lease-namespace=kube-system\"")
+    );
 }

@@ -36,18 +36,24 @@ pub(crate) struct Args {
     /// The longest such pause, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = fraction)]
     pub(crate) retry_interval_max: Duration,
+    /// How long an abandoned call of the driver may still be at work, in seconds. Only tests know a driver that needs less.
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = fraction)]
+    pub(crate) settles: Option<Duration>,
+    /// The longest such pause where the driver has refused for good, in seconds: each attempt costs writes.
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = fraction)]
+    pub(crate) refused_interval_max: Duration,
     /// Name the VolumeSnapshot and its content in the parameters of CreateSnapshot.
     #[arg(long)]
     pub(crate) extra_create_metadata: bool,
     /// Whether copies agree by a Lease. Off only where there is one copy.
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     pub(crate) leader_election: bool,
-    /// The namespace of that Lease. Without: the pod's.
+    /// The namespace of that Lease, which is csi-snapshotter's. Without: the pod's.
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) leader_election_namespace: Option<String>,
-    /// Where an upstream snapshot-controller would keep its Lease. It is only looked at.
-    #[arg(long, value_name = "NAMESPACE", default_value = "kube-system")]
-    pub(crate) upstream_lease_namespace: String,
+    /// The only namespace in which to look for the Lease of an upstream snapshot-controller. Without: in all.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) upstream_lease_namespace: Option<String>,
     /// Log as JSON, one object per line.
     #[arg(long)]
     pub(crate) log_json: bool,
@@ -115,6 +121,7 @@ mod tests {
             "--retry-interval-start=0",
             "--retry-interval-max=-1",
             "--retry-interval-max=NaN",
+            "--refused-interval-max=0",
         ] {
             assert!(parse(&[more]).is_err(), "{more}");
         }

@@ -11,15 +11,6 @@ use crate::world::World;
 /// Which queue of the world.
 pub(crate) type Which = fn(&World) -> &Queue;
 
-/// When to work.
-#[derive(Clone, Debug)]
-pub(crate) struct Switches {
-    /// Nothing new is begun once this is true.
-    pub(crate) stop: watch::Receiver<bool>,
-    /// Nothing is begun while this is true.
-    pub(crate) pause: watch::Receiver<bool>,
-}
-
 /// A key that is worked on. However that ends, the queue hears of it.
 struct Running {
     world: Arc<World>,
@@ -41,35 +32,23 @@ impl Drop for Running {
     }
 }
 
-/// Works until told to stop, on so many keys at a time; returns when what was begun is done.
+/// Works until `stop` is true, on so many keys at a time; returns when what was begun is done.
 pub(crate) async fn dispatch<F>(
     world: Arc<World>,
     which: Which,
     limit: usize,
-    switches: Switches,
+    mut stop: watch::Receiver<bool>,
     work: impl Fn(String) -> F,
 ) where
     F: Future<Output = Outcome> + Send + 'static,
 {
     let mut tasks = JoinSet::new();
-    let mut stop = switches.stop;
-    let (mut pause, mut paused) = (switches.pause.clone(), switches.pause);
     loop {
-        let next = async {
-            loop {
-                until(&mut pause, false).await;
-                tokio::select! {
-                    biased;
-                    () = until(&mut paused, true) => {}
-                    key = which(&world).next() => return key,
-                }
-            }
-        };
         let key = tokio::select! {
             biased;
             () = until(&mut stop, true) => break,
             Some(_done) = tasks.join_next() => continue,
-            key = next, if tasks.len() < limit => key,
+            key = which(&world).next(), if tasks.len() < limit => key,
         };
         let mut running = Running {
             world: Arc::clone(&world),

@@ -29,8 +29,9 @@ where
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                // That a list is begun is no success: of a kind that is not installed each is.
-                if !matches!(event, watcher::Event::Init) {
+                // That a list is begun is no success: of a kind that is not installed each is, and of one that is never read to its
+                // end each has a first page.
+                if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
                     pause = FIRST;
                 }
                 for change in store.apply(event) {

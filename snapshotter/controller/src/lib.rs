@@ -36,3 +36,4 @@ mod world;
 
 pub use program::{Mode, Options, Program};
 pub use queue::Backoff;
+pub use sidecar::SETTLES;

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use snapshotter::{Backoff, Mode, Options, Program};
+use snapshotter::{Backoff, Mode, Options, Program, SETTLES};
 use telemetry::http::Endpoints;
 use telemetry::prometheus::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -79,8 +79,12 @@ async fn work(
 }
 
 fn options(args: Args, client: &Client) -> Options {
-    let namespace = args.leader_election_namespace;
-    let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    // As csi-snapshotter finds it, whose Lease it is.
+    let namespace = args
+        .leader_election_namespace
+        .or_else(|| std::env::var("POD_NAMESPACE").ok())
+        .filter(|namespace| !namespace.is_empty())
+        .unwrap_or_else(|| client.default_namespace().to_owned());
     Options {
         mode: match args.mode {
             args::Mode::Full => Mode::Full,
@@ -92,7 +96,9 @@ fn options(args: Args, client: &Client) -> Options {
         backoff: Backoff {
             first: args.retry_interval_start,
             most: args.retry_interval_max,
+            most_refused: args.refused_interval_max,
         },
+        settles: args.settles.unwrap_or(SETTLES),
         extra_create_metadata: args.extra_create_metadata,
         lease_namespace: args.leader_election.then_some(namespace),
         upstream_lease_namespace: args.upstream_lease_namespace,

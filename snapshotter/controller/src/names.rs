@@ -1,9 +1,6 @@
 //! Names that are a contract with users and with the upstream snapshot controller: a cluster can change over either way only
 //! because both read and write the same ones.
 
-/// The driver whose snapshot ids are known: the id of the snapshot named `snapshot-<uid>` is that name.
-pub const OWN_DRIVER: &str = "vd.csi.io";
-
 /// On a content: the driver's snapshot is not to be lost while the object is there.
 pub const CONTENT_FINALIZER: &str =
     "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection";

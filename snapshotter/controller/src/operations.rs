@@ -69,8 +69,8 @@ impl Operations {
         Self(Arc::new(inner))
     }
 
-    /// A snapshot of the driver is being looked at.
-    pub(crate) fn seen(&self, snapshot: &VolumeSnapshot) {
+    /// A snapshot of the driver is being looked at. `is_there`: whether it still is; who is told of its end takes it away only once.
+    pub(crate) fn seen(&self, snapshot: &VolumeSnapshot, is_there: impl FnOnce() -> bool) {
         let begun: &[&str] = if snapshot.waits_for_deletion() {
             &[DELETE]
         } else if snapshot.is_ready() && snapshot.bound_content().is_some() {
@@ -86,6 +86,9 @@ impl Operations {
         };
         let uid = Meta::uid(snapshot);
         let mut running = self.running();
+        if !is_there() {
+            return;
+        }
         for &operation in begun {
             let all = running.entry(uid.to_owned()).or_default();
             if all.iter().all(|one| one.operation != operation) {
@@ -192,13 +195,13 @@ mod tests {
     fn a_snapshot_counts_when_it_is_cut_and_when_it_is_ready() {
         let mut registry = Registry::default();
         let operations = Operations::register(&mut registry, "vd.csi.io");
-        operations.seen(&snapshot(&Value::Null));
+        operations.seen(&snapshot(&Value::Null), || true);
         assert!(page(&registry).contains("snapshot_controller_operations_in_flight 2"));
         let cut = json!({"creationTime": "2026-01-01T00:00:00Z", "readyToUse": false, "boundVolumeSnapshotContentName": "x"});
-        operations.seen(&snapshot(&cut));
+        operations.seen(&snapshot(&cut), || true);
         assert!(count(&page(&registry), "CreateSnapshot", "success"));
         let ready = json!({"creationTime": "2026-01-01T00:00:00Z", "readyToUse": true, "boundVolumeSnapshotContentName": "x"});
-        operations.seen(&snapshot(&ready));
+        operations.seen(&snapshot(&ready), || true);
         let page = page(&registry);
         assert!(count(&page, "CreateSnapshotAndReady", "success"));
         assert!(page.contains("snapshot_controller_operations_in_flight 0"));
@@ -208,11 +211,20 @@ mod tests {
     fn a_snapshot_that_is_deleted_before_it_was_made_was_given_up() {
         let mut registry = Registry::default();
         let operations = Operations::register(&mut registry, "vd.csi.io");
-        operations.seen(&snapshot(&Value::Null));
+        operations.seen(&snapshot(&Value::Null), || true);
         operations.gone("1");
         let page = page(&registry);
         assert!(count(&page, "CreateSnapshot", "cancel"));
         assert!(!page.contains("operation_name=\"DeleteSnapshot\""));
         assert!(page.contains("snapshot_controller_operations_in_flight 0"));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_gone_while_it_is_looked_at_is_not_counted() {
+        let mut registry = Registry::default();
+        let operations = Operations::register(&mut registry, "vd.csi.io");
+        operations.gone("1");
+        operations.seen(&snapshot(&Value::Null), || false);
+        assert!(page(&registry).contains("snapshot_controller_operations_in_flight 0"));
     }
 }

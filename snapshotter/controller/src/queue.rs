@@ -15,12 +15,14 @@ pub struct Backoff {
     pub first: Duration,
     /// After many.
     pub most: Duration,
+    /// After many of which each was meant to be the last word.
+    pub most_refused: Duration,
 }
 
 impl Backoff {
-    fn after(self, failures: u32) -> Duration {
+    fn after(self, failures: u32, most: Duration) -> Duration {
         let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
-        self.first.saturating_mul(factor).min(self.most)
+        self.first.saturating_mul(factor).min(most)
     }
 }
 
@@ -31,11 +33,13 @@ pub(crate) enum Outcome {
     Settled,
     /// Again after a pause that grows.
     Failed,
+    /// The same, and it may grow longer: what has failed costs writes each time, and was meant to be the last word.
+    Refused,
     /// Again after this time, whatever came before.
     After(Duration),
 }
 
-/// A queue of keys.
+/// A queue of keys. Closed at first: then nobody takes from it, so nothing is put into it.
 #[derive(Debug)]
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -45,10 +49,13 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
+    open: bool,
     ready: VecDeque<String>,
     /// All of `ready`, and those that changed while they are looked at.
     wanted: HashSet<String>,
     running: HashSet<String>,
+    /// Those that changed while they are looked at, but not so that it is urgent.
+    wanted_later: HashSet<String>,
     later: BTreeSet<(Instant, String)>,
     due: HashMap<String, Instant>,
     failures: HashMap<String, u32>,
@@ -63,13 +70,49 @@ impl Queue {
         }
     }
 
+    /// From now on objects are looked at. All that there is has to be added after this.
+    pub(crate) fn open(&self) {
+        self.state().open = true;
+        self.bell.notify_one();
+    }
+
+    /// From now on no more objects are looked at. What waits is forgotten.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        let running = std::mem::take(&mut state.running);
+        *state = State {
+            running,
+            ..State::default()
+        };
+    }
+
     /// The object has changed: it is to be looked at, also if it waits for a later time.
     pub(crate) fn add(&self, key: &str) {
         let mut state = self.state();
+        if !state.open {
+            return;
+        }
         state.forget_later(key);
         if state.wanted.insert(key.to_owned()) && !state.running.contains(key) {
             state.ready.push_back(key.to_owned());
         }
+        drop(state);
+        self.bell.notify_one();
+    }
+
+    /// The object has changed, and need not be looked at before the pause after its last failure is over.
+    pub(crate) fn add_later(&self, key: &str) {
+        let mut state = self.state();
+        if !state.open || state.wanted.contains(key) || state.due.contains_key(key) {
+            return;
+        }
+        if state.running.contains(key) {
+            state.wanted_later.insert(key.to_owned());
+            return;
+        }
+        let failures = state.failures.get(key).copied().unwrap_or_default();
+        let pause = self.backoff.after(failures, self.backoff.most);
+        state.put_off(key, pause);
         drop(state);
         self.bell.notify_one();
     }
@@ -104,28 +147,35 @@ impl Queue {
     pub(crate) fn done(&self, key: &str, outcome: Outcome) {
         let mut state = self.state();
         state.running.remove(key);
+        let wanted_later = state.wanted_later.remove(key);
+        if !state.open {
+            return;
+        }
         let pause = match outcome {
             Outcome::Settled => {
                 state.failures.remove(key);
-                None
+                let soon = self.backoff.after(0, self.backoff.most);
+                wanted_later.then_some(soon)
             }
-            Outcome::Failed => {
-                let failures = state.failures.entry(key.to_owned()).or_default();
-                let pause = self.backoff.after(*failures);
-                *failures = failures.saturating_add(1);
-                Some(pause)
-            }
+            Outcome::Failed => Some(self.failed(&mut state, key, self.backoff.most)),
+            Outcome::Refused => Some(self.failed(&mut state, key, self.backoff.most_refused)),
             Outcome::After(pause) => Some(pause),
         };
         if state.wanted.contains(key) {
             state.ready.push_back(key.to_owned());
         } else if let Some(pause) = pause {
-            let at = Instant::now() + pause;
-            state.later.insert((at, key.to_owned()));
-            state.due.insert(key.to_owned(), at);
+            state.put_off(key, pause);
         }
         drop(state);
         self.bell.notify_one();
+    }
+
+    /// How long to wait after one more failure.
+    fn failed(&self, state: &mut State, key: &str, most: Duration) -> Duration {
+        let failures = state.failures.entry(key.to_owned()).or_default();
+        let pause = self.backoff.after(*failures, most);
+        *failures = failures.saturating_add(1);
+        pause
     }
 
     /// How many objects wait to be looked at, now or later.
@@ -152,6 +202,12 @@ impl State {
         }
     }
 
+    fn put_off(&mut self, key: &str, pause: Duration) {
+        let at = Instant::now() + pause;
+        self.later.insert((at, key.to_owned()));
+        self.due.insert(key.to_owned(), at);
+    }
+
     fn forget_later(&mut self, key: &str) {
         if let Some(at) = self.due.remove(key) {
             self.later.remove(&(at, key.to_owned()));
@@ -168,10 +224,20 @@ mod tests {
     const BACKOFF: Backoff = Backoff {
         first: Duration::from_secs(1),
         most: Duration::from_secs(5),
+        most_refused: Duration::from_secs(20),
     };
 
     fn queue() -> Queue {
-        Queue::new(BACKOFF)
+        let queue = Queue::new(BACKOFF);
+        queue.open();
+        queue
+    }
+
+    /// How many seconds later the one object comes again.
+    async fn again(queue: &Queue) -> u64 {
+        let begun = tokio::time::Instant::now();
+        assert_eq!(queue.next().await, "a");
+        begun.elapsed().as_secs()
     }
 
     #[tokio::test(start_paused = true)]
@@ -207,18 +273,75 @@ mod tests {
         queue.add("a");
         assert_eq!(queue.next().await, "a");
         for seconds in [1, 2, 4, 5, 5] {
-            let begun = tokio::time::Instant::now();
             queue.done("a", Outcome::Failed);
-            assert_eq!(queue.next().await, "a");
-            assert_eq!(begun.elapsed().as_secs(), seconds);
+            assert_eq!(again(&queue).await, seconds);
         }
         queue.done("a", Outcome::Settled);
         queue.add("a");
         assert_eq!(queue.next().await, "a");
         queue.done("a", Outcome::Failed);
-        let begun = tokio::time::Instant::now();
+        assert_eq!(again(&queue).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_after_a_last_word_grows_longer() {
+        let queue = queue();
+        queue.add("a");
         assert_eq!(queue.next().await, "a");
-        assert_eq!(begun.elapsed().as_secs(), 1);
+        for seconds in [1, 2, 4, 8, 16, 20, 20] {
+            queue.done("a", Outcome::Refused);
+            assert_eq!(again(&queue).await, seconds);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_is_not_urgent_waits_for_the_pause() {
+        let queue = queue();
+        queue.add("a");
+        assert_eq!(queue.next().await, "a");
+        for seconds in [1, 2, 4] {
+            // Before and after it has failed.
+            queue.add_later("a");
+            queue.done("a", Outcome::Failed);
+            queue.add_later("a");
+            assert_eq!(again(&queue).await, seconds);
+        }
+        // It is not forgotten either.
+        queue.add_later("a");
+        queue.done("a", Outcome::Settled);
+        assert_eq!(again(&queue).await, 1);
+        queue.done("a", Outcome::Settled);
+        queue.add_later("a");
+        assert_eq!(again(&queue).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_is_closed_keeps_nothing() {
+        let queue = Queue::new(BACKOFF);
+        queue.add("a");
+        queue.add_later("a");
+        assert_eq!(queue.len(), 0);
+        queue.open();
+        for key in ["a", "b", "c"] {
+            queue.add(key);
+        }
+        assert_eq!(queue.next().await, "a");
+        assert_eq!(queue.next().await, "b");
+        queue.done("b", Outcome::Failed);
+        assert_eq!(queue.len(), 3);
+        queue.close();
+        // What is looked at now is, to its end.
+        assert_eq!(queue.len(), 1);
+        queue.add("a");
+        queue.done("a", Outcome::Failed);
+        assert_eq!(queue.len(), 0);
+        let next = tokio::time::timeout(Duration::from_secs(100), queue.next());
+        assert!(next.await.is_err());
+        queue.open();
+        queue.add("a");
+        assert_eq!(queue.next().await, "a");
+        queue.done("a", Outcome::Failed);
+        assert_eq!(again(&queue).await, 1, "no failure is remembered");
     }
 
     #[tokio::test(start_paused = true)]
@@ -237,7 +360,7 @@ mod tests {
 
     #[test]
     fn many_failures_do_not_overflow() {
-        assert_eq!(BACKOFF.after(1000), BACKOFF.most);
-        assert_eq!(BACKOFF.after(31), BACKOFF.most);
+        assert_eq!(BACKOFF.after(1000, BACKOFF.most), BACKOFF.most);
+        assert_eq!(BACKOFF.after(31, BACKOFF.most), BACKOFF.most);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Request;
 use kube::{Api, Resource};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -24,8 +24,20 @@ const FIELD_MANAGER: &str = "snapshotter";
 pub(crate) enum Failure {
     /// The object is not as it was seen any more.
     Changed,
-    /// It cannot be done now.
+    /// The API server says no, and why.
     Refused(String),
+    /// It cannot be done now.
+    Failed(String),
+}
+
+impl Failure {
+    /// Why, in words.
+    pub(crate) fn message(self) -> String {
+        match self {
+            Self::Changed => "somebody else has changed it".to_owned(),
+            Self::Refused(message) | Self::Failed(message) => message,
+        }
+    }
 }
 
 /// Where objects of a kind are written, and who has to hear of it.
@@ -45,18 +57,11 @@ pub(crate) enum Part {
 
 /// A kind that is written here.
 pub(crate) trait Kind:
-    Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
 }
 impl<K> Kind for K where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
 }
 
@@ -109,29 +114,31 @@ impl<K: Kind, T: Fn(&Change<K>, bool)> Place<'_, K, T> {
         Ok(())
     }
 
-    /// Makes an object; one of that name that is there already is as good.
-    pub(crate) async fn create(&self, object: &K) -> Result<(), Failure> {
+    /// Makes the object of this name; one that is there already is as good.
+    pub(crate) async fn create(&self, name: &str, object: &Value) -> Result<(), Failure> {
         let parameters = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
-        let name = Meta::name(object);
         let doing = || format!("create {} {name}", K::kind(&()));
-        match within(doing, self.api.create(&parameters, object)).await {
+        let request = Request::new(self.api.resource_url())
+            .create(&parameters, object.to_string().into_bytes())
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        let client = self.api.clone().into_client();
+        match within(doing, client.request(request)).await {
             Ok(made) => {
                 self.took(self.store.wrote(made), false);
                 Ok(())
             }
-            Err(Answer::Conflict) => match read(&self.api, name).await {
-                Ok(Some(found)) => {
+            Err(Answer::Conflict) => match read(&self.api, name).await? {
+                Some(found) => {
                     self.took(self.store.wrote(found), true);
                     Ok(())
                 }
-                Ok(None) => Err(Failure::Changed),
-                Err(message) => Err(Failure::Refused(message)),
+                None => Err(Failure::Changed),
             },
             Err(Answer::Gone) => Err(Failure::Refused(format!("{}: not found", doing()))),
-            Err(Answer::Other(message)) => Err(Failure::Refused(message)),
+            Err(Answer::Not(failure)) => Err(failure),
         }
     }
 
@@ -139,11 +146,11 @@ impl<K: Kind, T: Fn(&Change<K>, bool)> Place<'_, K, T> {
     /// changed has to be told as a watch would: it will be nothing new when the watch brings it.
     async fn after(&self, answer: Answer, seen: &K) -> Failure {
         let found = match answer {
-            Answer::Other(message) => return Failure::Refused(message),
+            Answer::Not(failure) => return failure,
             Answer::Gone => None,
             Answer::Conflict => match read(&self.api, Meta::name(seen)).await {
                 Ok(found) => found,
-                Err(message) => return Failure::Refused(message),
+                Err(failure) => return failure,
             },
         };
         let change = match found {
@@ -162,7 +169,7 @@ impl<K: Kind, T: Fn(&Change<K>, bool)> Place<'_, K, T> {
 }
 
 /// An object as it is now.
-pub(crate) async fn read<K>(api: &Api<K>, name: &str) -> Result<Option<K>, String>
+pub(crate) async fn read<K>(api: &Api<K>, name: &str) -> Result<Option<K>, Failure>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
@@ -170,8 +177,8 @@ where
     match within(doing, api.get_opt(name)).await {
         Ok(found) => Ok(found),
         Err(Answer::Gone) => Ok(None),
-        Err(Answer::Conflict) => Err(format!("{}: conflict", doing())),
-        Err(Answer::Other(message)) => Err(message),
+        Err(Answer::Conflict) => Err(Failure::Failed(format!("{}: conflict", doing()))),
+        Err(Answer::Not(failure)) => Err(failure),
     }
 }
 
@@ -179,7 +186,7 @@ where
 enum Answer {
     Conflict,
     Gone,
-    Other(String),
+    Not(Failure),
 }
 
 async fn within<T>(
@@ -192,13 +199,18 @@ async fn within<T>(
             Err(Answer::Conflict)
         }
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Err(Answer::Gone),
-        Ok(Err(error)) => Err(Answer::Other(format!("{}: {error}", doing()))),
+        Ok(Err(kube::Error::Api(status))) => {
+            let message = format!("{}: {}", doing(), status.message);
+            Err(Answer::Not(Failure::Refused(message)))
+        }
+        Ok(Err(error)) => {
+            let message = format!("{}: {error}", doing());
+            Err(Answer::Not(Failure::Failed(message)))
+        }
         Err(_elapsed) => {
             let limit = REQUEST.as_secs();
-            Err(Answer::Other(format!(
-                "{}: no answer within {limit} s",
-                doing()
-            )))
+            let message = format!("{}: no answer within {limit} s", doing());
+            Err(Answer::Not(Failure::Failed(message)))
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The objects of one kind in memory, kept by one watch.
 //!
-//! What this process has written is put in at once, so that the next decision sees it; the watch confirms it later. Versions
-//! only ever grow: a late event undoes nothing, and what is gone does not come back with a late answer.
+//! What this process has written is put in at once, so that the next decision sees it; the watch confirms it later. Between two lists
+//! versions only ever grow: a late event undoes nothing, and what is gone does not come back with a late answer. A list is the truth,
+//! whatever was known before: after etcd was restored from a backup, versions are lower and what was gone is back.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,10 +42,17 @@ struct State<K> {
     found_by: HashMap<String, BTreeSet<String>>,
     /// The uids of objects that have gone, and when.
     gone: HashMap<String, Instant>,
-    /// The keys that a list in progress has named so far.
-    listing: Option<HashSet<String>>,
+    /// A list in progress.
+    listing: Option<Listing>,
     /// Counts lists, to tell an own write that came after one had begun.
     round: u64,
+}
+
+#[derive(Debug)]
+struct Listing {
+    begun: Instant,
+    /// The keys that it has named so far.
+    named: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -77,16 +85,13 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
         let changes = match event {
             Event::Init => {
                 state.round += 1;
-                state.listing = Some(HashSet::new());
+                state.listing = Some(Listing {
+                    begun: Instant::now(),
+                    named: HashSet::new(),
+                });
                 return Vec::new();
             }
-            Event::InitApply(object) => {
-                let key = key_of(&object);
-                if let Some(listing) = state.listing.as_mut() {
-                    listing.insert(key);
-                }
-                state.put(object, None, self.index).into_iter().collect()
-            }
+            Event::InitApply(object) => state.list(object, self.index).into_iter().collect(),
             Event::InitDone => state.end_list(self.index),
             Event::Apply(object) => state.put(object, None, self.index).into_iter().collect(),
             Event::Delete(object) => state.remove(&object, self.index).into_iter().collect(),
@@ -180,14 +185,9 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
 }
 
 impl<K: Resource<DynamicType = ()>> State<K> {
-    fn put(
-        &mut self,
-        mut object: K,
-        provisional: Option<u64>,
-        index: Index<K>,
-    ) -> Option<Change<K>> {
-        slim(object.meta_mut());
-        if self.gone.contains_key(Meta::uid(&object)) {
+    fn put(&mut self, object: K, provisional: Option<u64>, index: Index<K>) -> Option<Change<K>> {
+        let gone = self.gone.get(Meta::uid(&object));
+        if gone.is_some_and(|since| since.elapsed() < LATE) {
             return None;
         }
         let key = key_of(&object);
@@ -200,6 +200,44 @@ impl<K: Resource<DynamicType = ()>> State<K> {
                 return None;
             }
         }
+        Some(self.replace(key, object, provisional, index))
+    }
+
+    /// Takes in an object that a list names.
+    fn list(&mut self, object: K, index: Index<K>) -> Option<Change<K>> {
+        let (key, uid) = (key_of(&object), Meta::uid(&object));
+        let begun = self.listing.as_mut().map(|listing| {
+            listing.named.insert(key.clone());
+            listing.begun
+        });
+        // What went or was written after the list had begun may be in it as it was before.
+        if let Some(since) = self.gone.get(uid)
+            && begun.is_some_and(|begun| *since >= begun)
+        {
+            return None;
+        }
+        self.gone.remove(uid);
+        if let Some(known) = self.objects.get_mut(&key) {
+            let (before, now) = (version(known.object.as_ref()), version(&object));
+            if known.provisional == Some(self.round) && before >= now {
+                return None;
+            }
+            if before == now && Meta::uid(known.object.as_ref()) == uid {
+                known.provisional = None;
+                return None;
+            }
+        }
+        Some(self.replace(key, object, None, index))
+    }
+
+    fn replace(
+        &mut self,
+        key: String,
+        mut object: K,
+        provisional: Option<u64>,
+        index: Index<K>,
+    ) -> Change<K> {
+        slim(object.meta_mut());
         let old = self.take(&key, index).and_then(|change| change.old);
         let object = Arc::new(object);
         if let Some(by) = index(&object) {
@@ -210,11 +248,11 @@ impl<K: Resource<DynamicType = ()>> State<K> {
             provisional,
         };
         self.objects.insert(key.clone(), entry);
-        Some(Change {
+        Change {
             key,
             old,
             new: Some(object),
-        })
+        }
     }
 
     fn remove(&mut self, object: &K, index: Index<K>) -> Option<Change<K>> {
@@ -232,7 +270,8 @@ impl<K: Resource<DynamicType = ()>> State<K> {
 
     /// A list is the truth: what it does not name is gone, unless this process wrote it after the list had begun.
     fn end_list(&mut self, index: Index<K>) -> Vec<Change<K>> {
-        let listed = self.listing.take().unwrap_or_default();
+        let listed = self.listing.take().map(|listing| listing.named);
+        let listed = listed.unwrap_or_default();
         let round = self.round;
         let gone: Vec<String> = self
             .objects
@@ -364,6 +403,52 @@ mod tests {
         assert!(store.lost("n/b", "another").is_none());
         assert!(store.lost("n/b", "2").is_some());
         assert!(store.apply(Event::Apply(claim("b", "2", 7))).is_empty());
+    }
+
+    fn listed(store: &Store<Claim>, objects: Vec<Claim>) -> usize {
+        store.apply(Event::Init);
+        let all = objects.into_iter().map(Event::InitApply);
+        let all = all.chain([Event::InitDone]);
+        all.map(|event| store.apply(event).len()).sum()
+    }
+
+    fn version_of(store: &Store<Claim>, key: &str) -> Option<String> {
+        store.get(key)?.metadata.resource_version.clone()
+    }
+
+    #[test]
+    fn a_list_is_the_truth_also_where_everything_in_it_is_older() {
+        let store = store();
+        listed(&store, vec![claim("a", "1", 70), claim("b", "2", 71)]);
+        store.apply(Event::Apply(claim("a", "1", 80)));
+        store.apply(Event::Delete(claim("b", "2", 81)));
+        store.apply(Event::Apply(claim("c", "3", 82)));
+        // etcd is restored to what it was when all but the last were there.
+        let backup = || vec![claim("a", "1", 70), claim("b", "2", 71)];
+        assert_eq!(listed(&store, backup()), 3);
+        assert_eq!(version_of(&store, "n/a").as_deref(), Some("70"));
+        assert_eq!(version_of(&store, "n/b").as_deref(), Some("71"));
+        assert!(store.get("n/c").is_none());
+        // What is written from there on counts.
+        assert!(store.wrote(claim("a", "1", 72)).is_some());
+        assert!(store.apply(Event::Apply(claim("b", "2", 73))).len() == 1);
+        // The same list once more is no change.
+        let now = vec![claim("a", "1", 72), claim("b", "2", 73)];
+        assert_eq!(listed(&store, now), 0);
+    }
+
+    #[test]
+    fn what_was_done_while_a_list_was_under_way_is_newer_than_the_list() {
+        let store = store();
+        listed(&store, vec![claim("a", "1", 5), claim("b", "2", 6)]);
+        store.apply(Event::Init);
+        store.wrote(claim("a", "1", 7));
+        store.lost("n/b", "2");
+        assert!(store.apply(Event::InitApply(claim("a", "1", 5))).is_empty());
+        assert!(store.apply(Event::InitApply(claim("b", "2", 6))).is_empty());
+        assert!(store.apply(Event::InitDone).is_empty());
+        assert_eq!(version_of(&store, "n/a").as_deref(), Some("7"));
+        assert!(store.get("n/b").is_none());
     }
 
     #[test]

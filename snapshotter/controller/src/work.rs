@@ -8,12 +8,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
 use crate::binding::Binding;
-use crate::dispatch::{Switches, dispatch};
+use crate::dispatch::dispatch;
 use crate::events::Events;
 use crate::follow::follow;
-use crate::lease::Upstream;
+use crate::lease::{Hold, Upstream};
 use crate::program::{Mode, Options};
-use crate::sidecar::{Driver, Sidecar};
+use crate::sidecar::{Driver, Sidecar, Unsettled};
 use crate::world::{Origin, World};
 
 /// How often it is looked whether the upstream controller serves the cluster.
@@ -30,7 +30,12 @@ pub(crate) struct Work {
     pub(crate) client: Client,
     pub(crate) world: Arc<World>,
     pub(crate) driver: Driver,
+    /// The driver's id of a snapshot is the name by which it is asked for.
+    pub(crate) ids_are_names: bool,
     pub(crate) options: Options,
+    /// Whether this copy still is the one that works.
+    pub(crate) hold: Hold,
+    pub(crate) binding: Gauge,
     pub(crate) stands_back: Gauge,
 }
 
@@ -41,24 +46,18 @@ impl Work {
         let (told_by_driver, driver_teller) = Events::new(self.client.clone(), component);
         let component = "snapshot-controller".to_owned();
         let (told_by_us, our_teller) = Events::new(self.client.clone(), component);
-        let (bindings_wait, bindings_waiting) = watch::channel(true);
-        let (calls_wait, calls_waiting) = watch::channel(true);
         let begin = async {
             // Decisions are made from everything there is, never from half a list.
             tokio::join!(self.world.contents.synced(), self.world.classes.synced());
-            calls_wait.send_replace(false);
+            self.world.call();
             if self.options.mode == Mode::Full {
                 tokio::join!(self.world.snapshots.synced(), self.world.claims.synced());
-                self.stand_back(&bindings_wait).await;
+                self.stand_back().await;
             }
             std::future::pending::<()>().await;
         };
-        let switches = |pause| Switches {
-            stop: stop.clone(),
-            pause,
-        };
-        let bindings = self.bind(told_by_us, switches(bindings_waiting));
-        let calls = self.call(told_by_driver, switches(calls_waiting));
+        let bindings = self.bind(told_by_us, stop.clone());
+        let calls = self.call(told_by_driver, stop);
         let watches = self.watch();
         let once_more = async {
             loop {
@@ -77,7 +76,7 @@ impl Work {
         }
     }
 
-    async fn bind(&self, events: Events, switches: Switches) {
+    async fn bind(&self, events: Events, stop: watch::Receiver<bool>) {
         let binding = Binding {
             client: self.client.clone(),
             world: Arc::clone(&self.world),
@@ -94,22 +93,28 @@ impl Work {
         };
         let world = || Arc::clone(&self.world);
         tokio::join!(
-            dispatch(world(), |w| &w.to_bind, BINDING, switches.clone(), bind),
-            dispatch(world(), |w| &w.to_protect, BINDING, switches, protect),
+            dispatch(world(), |w| &w.to_bind, BINDING, stop.clone(), bind),
+            dispatch(world(), |w| &w.to_protect, BINDING, stop, protect),
         );
     }
 
-    async fn call(&self, events: Events, switches: Switches) {
-        let (client, world) = (self.client.clone(), Arc::clone(&self.world));
-        let extra = self.options.extra_create_metadata;
-        let sidecar = Sidecar::new(client, world, events, self.driver.clone(), extra);
-        let sidecar = Arc::new(sidecar);
+    async fn call(&self, events: Events, stop: watch::Receiver<bool>) {
+        let sidecar = Arc::new(Sidecar {
+            client: self.client.clone(),
+            world: Arc::clone(&self.world),
+            events,
+            driver: self.driver.clone(),
+            ids_are_names: self.ids_are_names,
+            hold: self.hold.clone(),
+            extra_metadata: self.options.extra_create_metadata,
+            unsettled: Unsettled::new(self.options.settles),
+        });
         let call = move |key: String| {
             let sidecar = Arc::clone(&sidecar);
             async move { sidecar.call(&key).await }
         };
         let world = Arc::clone(&self.world);
-        dispatch(world, |w| &w.to_call, CALLS, switches, call).await;
+        dispatch(world, |w| &w.to_call, CALLS, stop, call).await;
     }
 
     /// Keeps the stores. Never ends.
@@ -134,9 +139,9 @@ impl Work {
         tokio::join!(contents, classes, snapshots, claims);
     }
 
-    /// Pauses the binding half while the upstream controller serves the cluster. Never ends.
-    async fn stand_back(&self, pause: &watch::Sender<bool>) {
-        let namespace = &self.options.upstream_lease_namespace;
+    /// Leaves the binding half to the upstream controller while that serves the cluster. Never ends.
+    async fn stand_back(&self) {
+        let namespace = self.options.upstream_lease_namespace.as_deref();
         let mut upstream = Upstream::new(self.client.clone(), namespace);
         let mut before = None;
         loop {
@@ -145,18 +150,16 @@ impl Work {
                     let serves = holder.is_some();
                     if before != Some(serves) {
                         tell(holder.as_deref(), before.is_some());
+                        self.world.bind(!serves);
                         self.stands_back.set(i64::from(serves));
-                        if !serves && before.is_some() {
-                            self.world.look_at_everything();
-                        }
-                        pause.send_replace(serves);
+                        self.binding.set(i64::from(!serves));
                         before = Some(serves);
                     }
                 }
-                // As before: perhaps the API server cannot be reached, which stops the other one too.
+                // As before: perhaps the API server cannot be reached, which stops the other one too. At first that is not to begin.
                 Err(error) => tracing::warn!(
                     error,
-                    namespace,
+                    known = before.is_some(),
                     "cannot look whether an upstream snapshot-controller serves the cluster"
                 ),
             }

@@ -68,8 +68,15 @@ impl World {
                 self.to_protect.add(content);
             }
         }
-        if origin == Origin::Watch {
-            self.to_bind.add(&change.key);
+        if origin != Origin::Watch {
+            return;
+        }
+        match (&change.old, &change.new) {
+            // Another controller sees it otherwise: at once, the two would write in turn without end.
+            (Some(old), Some(new)) if is_error_alone(old, new) => {
+                self.to_bind.add_later(&change.key);
+            }
+            _ => self.to_bind.add(&change.key),
         }
     }
 
@@ -177,16 +184,62 @@ impl World {
         }
     }
 
+    /// The driver's half begins.
+    pub(crate) fn call(&self) {
+        self.to_call.open();
+        self.look_for_calls();
+    }
+
+    /// The binding half begins, or is left to somebody else.
+    pub(crate) fn bind(&self, begins: bool) {
+        for queue in [&self.to_bind, &self.to_protect] {
+            if begins {
+                queue.open();
+            } else {
+                queue.close();
+            }
+        }
+        self.look_for_bindings();
+    }
+
     /// Looks at everything once more.
     pub(crate) fn look_at_everything(&self) {
+        self.look_for_bindings();
+        self.look_for_calls();
+    }
+
+    fn look_for_bindings(&self) {
         for snapshot in self.snapshots.keys(|_| true) {
             self.to_bind.add(&snapshot);
         }
-        for content in self.contents.keys(|one| one.spec.driver == self.driver) {
+        for content in self.our_contents() {
             self.to_protect.add(&content);
+        }
+    }
+
+    fn look_for_calls(&self) {
+        for content in self.our_contents() {
             self.to_call.add(&content);
         }
     }
+
+    fn our_contents(&self) -> Vec<String> {
+        self.contents.keys(|one| one.spec.driver == self.driver)
+    }
+}
+
+/// Whether a snapshot has changed in nothing but its error.
+fn is_error_alone(old: &VolumeSnapshot, new: &VolumeSnapshot) -> bool {
+    let error = |snapshot: &VolumeSnapshot| snapshot.status.as_ref().and_then(|s| s.error.clone());
+    let beside = |snapshot: &VolumeSnapshot| {
+        let mut beside = snapshot.clone();
+        beside.metadata.resource_version = None;
+        if let Some(status) = &mut beside.status {
+            status.error = None;
+        }
+        beside
+    };
+    error(old) != error(new) && beside(old) == beside(new)
 }
 
 /// Whether the driver may have to be called because of a change. Its own status and finalizers are no reason, else a snapshot that
@@ -197,20 +250,40 @@ fn matters_to_sidecar(old: &VolumeSnapshotContent, new: &VolumeSnapshotContent) 
         all.remove(BEING_CREATED);
         all
     };
-    let spec = |content: &VolumeSnapshotContent| serde_json::to_value(&content.spec).ok();
     Meta::uid(old) != Meta::uid(new)
         || old.is_going() != new.is_going()
         || (!old.is_ready() && new.is_ready())
         || annotations(old) != annotations(new)
-        || spec(old) != spec(new)
+        || old.spec != new.spec
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use super::matters_to_sidecar;
-    use crate::objects::VolumeSnapshotContent;
+    use super::{is_error_alone, matters_to_sidecar};
+    use crate::objects::{VolumeSnapshot, VolumeSnapshotContent};
+
+    #[test]
+    fn only_an_error_is_not_urgent() {
+        let snapshot = |version: &str, name: &str, status: Value| -> VolumeSnapshot {
+            serde_json::from_value(json!({
+                "metadata": {"namespace": "n", "name": name, "resourceVersion": version}, "status": status,
+            }))
+            .unwrap()
+        };
+        let told = |text: &str| json!({"readyToUse": false, "error": {"message": text}});
+        let old = snapshot("1", "s", told("a"));
+        assert!(is_error_alone(&old, &snapshot("2", "s", told("b"))));
+        assert!(is_error_alone(
+            &old,
+            &snapshot("2", "s", json!({"readyToUse": false}))
+        ));
+        assert!(!is_error_alone(&old, &snapshot("2", "s", told("a"))));
+        let ready = json!({"readyToUse": true, "error": {"message": "b"}});
+        assert!(!is_error_alone(&old, &snapshot("2", "s", ready)));
+        assert!(!is_error_alone(&old, &snapshot("2", "t", told("b"))));
+    }
 
     fn content(change: impl FnOnce(&mut Value)) -> VolumeSnapshotContent {
         let mut content = json!({

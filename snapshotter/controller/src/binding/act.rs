@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::content;
 use super::observe::{Observed, Owner, Volume};
 use super::plan::{Plan, Step, plan};
+use super::refusal;
 use crate::events::Events;
-use crate::names::{BEING_DELETED, CLAIM_FINALIZER, CONTENT_FINALIZER, YES, content_of};
+use crate::names::{BEING_DELETED, CLAIM_FINALIZER, YES, content_of};
 use crate::objects::{Meta, VolumeSnapshot, VolumeSnapshotContent, key, key_of};
 use crate::queue::Outcome;
 use crate::requests::{self, Failure, Part};
@@ -38,14 +39,18 @@ impl Binding {
             };
             let seen = self.observe(snapshot, volume.clone());
             if seen.owner() == Owner::Us {
-                self.world.operations.seen(&seen.snapshot);
+                let is_there = || {
+                    let now = self.world.snapshots.get(key);
+                    now.is_some_and(|now| now.metadata.uid == seen.snapshot.metadata.uid)
+                };
+                self.world.operations.seen(&seen.snapshot, is_there);
             }
             let Plan { steps, trouble } = plan(&seen);
             let idle = steps.is_empty();
             match self.take(&seen, steps, &mut volume).await {
                 Ok(()) => {}
                 Err(Failure::Changed) => continue,
-                Err(Failure::Refused(message)) => {
+                Err(Failure::Refused(message) | Failure::Failed(message)) => {
                     tracing::warn!(
                         snapshot = key,
                         error = message,
@@ -120,46 +125,58 @@ impl Binding {
         volume: &mut Volume,
     ) -> Result<(), Failure> {
         // A plan writes each object once at most, but for a content that is marked and then deleted.
-        for step in steps {
-            match step {
-                Step::ReadVolume(name) => {
-                    let api: Api<PersistentVolume> = Api::all(self.client.clone());
-                    let found = requests::read(&api, &name)
-                        .await
-                        .map_err(Failure::Refused)?;
-                    *volume = Volume::answered(found);
-                }
-                Step::SetClass(name) => {
-                    let change = json!({"spec": {"volumeSnapshotClassName": name}});
-                    self.change_snapshot(seen, Part::Object, change).await?;
-                }
-                Step::SetFinalizers(all) => {
-                    let change = json!({"metadata": {"finalizers": all}});
-                    self.change_snapshot(seen, Part::Object, change).await?;
-                }
-                Step::SetStatus(status) => {
-                    let change = json!({"status": status});
-                    self.change_snapshot(seen, Part::Status, change).await?;
-                }
-                Step::ProtectClaim => self.change_claim(seen, true).await?,
-                Step::ReleaseClaim => self.change_claim(seen, false).await?,
-                Step::CreateContent(content) => self.create_content(seen, content).await?,
-                Step::BindContent(spec) => {
-                    let change = json!({"spec": spec});
-                    self.take_content(seen.wanted.as_deref(), change).await?;
-                }
-                Step::MarkContent(name) => {
-                    self.take_content(seen.content(&name), mark()).await?;
-                }
-                Step::DeleteContent(name) => self.delete_content(seen.content(&name)).await?,
-                Step::Tell(telling) => {
-                    let on = seen.snapshot.as_ref();
-                    self.events
-                        .tell(on, telling.warning, telling.reason, telling.message);
+        for (number, step) in steps.iter().enumerate() {
+            let done = self.step(seen, step, volume).await;
+            if let Err(Failure::Refused(message)) = &done {
+                let rest = steps.get(number + 1..).unwrap_or_default();
+                for telling in refusal::told(seen, step, rest, message) {
+                    // If that is refused too, there is nothing left to tell it by.
+                    drop(self.step(seen, &telling, volume).await);
                 }
             }
+            done?;
         }
         Ok(())
+    }
+
+    async fn step(&self, seen: &Observed, step: &Step, volume: &mut Volume) -> Result<(), Failure> {
+        match step {
+            Step::ReadVolume(name) => {
+                let api: Api<PersistentVolume> = Api::all(self.client.clone());
+                *volume = Volume::answered(requests::read(&api, name).await?);
+                Ok(())
+            }
+            Step::SetClass(name) => {
+                let change = json!({"spec": {"volumeSnapshotClassName": name}});
+                self.change_snapshot(seen, Part::Object, change).await
+            }
+            Step::SetFinalizers(all) => {
+                let change = json!({"metadata": {"finalizers": all}});
+                self.change_snapshot(seen, Part::Object, change).await
+            }
+            Step::SetStatus(status) => {
+                let change = json!({"status": status});
+                self.change_snapshot(seen, Part::Status, change).await
+            }
+            Step::ProtectClaim => self.change_claim(seen, true).await,
+            Step::ReleaseClaim => self.change_claim(seen, false).await,
+            Step::CreateContent(content) => {
+                let place = self.world.contents_by(&self.client, Origin::Binding);
+                place.create(&seen.own_name(), content).await
+            }
+            Step::BindContent(spec) => {
+                let change = json!({"spec": spec});
+                self.take_content(seen.wanted.as_deref(), change).await
+            }
+            Step::MarkContent(name) => self.take_content(seen.content(name), mark()).await,
+            Step::DeleteContent(name) => self.delete_content(seen.content(name)).await,
+            Step::Tell(telling) => {
+                let (on, message) = (seen.snapshot.as_ref(), telling.message.clone());
+                self.events
+                    .tell(on, telling.warning, telling.reason, message);
+                Ok(())
+            }
+        }
     }
 
     async fn change_snapshot(
@@ -193,19 +210,6 @@ impl Binding {
         Ok(())
     }
 
-    async fn create_content(&self, seen: &Observed, content: Value) -> Result<(), Failure> {
-        let content: VolumeSnapshotContent =
-            serde_json::from_value(content).map_err(|error| Failure::Refused(error.to_string()))?;
-        let place = self.world.contents_by(&self.client, Origin::Binding);
-        let created = place.create(&content).await;
-        if let Err(Failure::Refused(message)) = &created {
-            let on = seen.snapshot.as_ref();
-            self.events
-                .tell(on, true, "CreateSnapshotContentFailed", message.clone());
-        }
-        created
-    }
-
     /// The newest state of the content that was seen.
     fn newest(
         &self,
@@ -236,7 +240,7 @@ impl Binding {
         mut change: Value,
     ) -> Result<(), Failure> {
         let content = self.newest(seen)?;
-        if let Some(finalizers) = protection(&content) {
+        if let Some(finalizers) = content.protection() {
             change["metadata"]["finalizers"] = finalizers.into();
         }
         self.change_content(Some(&content), change).await
@@ -272,13 +276,13 @@ impl Binding {
                     return Outcome::Failed;
                 }
                 Some(content::Step::Protect) => {
-                    json!({"metadata": {"finalizers": protection(&content)}})
+                    json!({"metadata": {"finalizers": content.protection()}})
                 }
                 Some(content::Step::Mark) => mark(),
             };
             match self.change_content(Some(content.as_ref()), change).await {
                 Ok(()) | Err(Failure::Changed) => {}
-                Err(Failure::Refused(message)) => {
+                Err(Failure::Refused(message) | Failure::Failed(message)) => {
                     tracing::warn!(
                         content = name,
                         error = message,
@@ -290,16 +294,6 @@ impl Binding {
         }
         Outcome::Failed
     }
-}
-
-/// The finalizers of a content with ours, if that is to be added.
-fn protection(content: &VolumeSnapshotContent) -> Option<Vec<String>> {
-    let due = !content.is_going() && !content.has_finalizer(CONTENT_FINALIZER);
-    due.then(|| {
-        let mut finalizers = content.finalizers_now().to_vec();
-        finalizers.push(CONTENT_FINALIZER.to_owned());
-        finalizers
-    })
 }
 
 fn mark() -> Value {

@@ -66,7 +66,8 @@ fn content(seen: &Observed) -> Option<&VolumeSnapshotContent> {
         // Made, but the status could not be written any more.
         seen.own.as_deref()
     } else {
-        None
+        // Bound, likewise.
+        seen.wanted.as_deref()
     };
     content.filter(|content| content.belongs_to(&seen.snapshot))
 }

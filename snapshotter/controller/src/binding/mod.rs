@@ -14,6 +14,7 @@ mod dynamic;
 mod observe;
 mod plan;
 mod preprovisioned;
+mod refusal;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,5 @@
 //! A snapshot's status follows its content's.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use super::observe::Observed;
@@ -38,12 +37,16 @@ pub(super) fn follow(seen: &Observed, content: &VolumeSnapshotContent) -> Vec<St
         && now
             .restore_size
             .as_ref()
-            .is_none_or(|known| is_zero(known) && size > 0)
+            .is_none_or(|known| known.is_zero() && size > 0)
     {
         status["restoreSize"] = time::quantity(size).into();
     }
     if now.error != said.error {
-        status["error"] = json!(said.error);
+        // Both fields, also where one is none: what is not named in a change stays as it was.
+        status["error"] = match &said.error {
+            Some(error) => json!({"time": error.time, "message": error.message}),
+            None => Value::Null,
+        };
     }
     if status == json!({}) {
         return Vec::new();
@@ -62,11 +65,4 @@ fn steps(status: Value, tellings: &[(&'static str, &str)]) -> Vec<Step> {
     std::iter::once(Step::SetStatus(status))
         .chain(tellings.iter().map(tell))
         .collect()
-}
-
-fn is_zero(size: &IntOrString) -> bool {
-    match size {
-        IntOrString::Int(size) => *size == 0,
-        IntOrString::String(text) => text.trim_start_matches('0').is_empty(),
-    }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::content;
 use super::observe::{Observed, Owner, Volume};
 use super::plan::{Plan, Step, plan};
+use super::refusal;
 
 const DRIVER: &str = "vd.csi.io";
 const AS_SOURCE: &str = "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection";
@@ -439,6 +440,100 @@ fn a_snapshot_that_was_ready_tells_what_has_become_of_its_content() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one table")]
+fn what_the_api_server_refuses_is_told_with_the_reason_of_the_upstream_controller() {
+    let told = |case: Case, step: Step, rest: &[Step]| {
+        let seen = case.seen();
+        let all = refusal::told(&seen, &step, rest, "no");
+        let reasons = all.iter().filter_map(|step| match step {
+            Step::Tell(telling) => Some(telling.reason),
+            Step::SetStatus(status) => {
+                assert_eq!(status["error"]["message"], json!("no"));
+                Some(if status["readyToUse"].is_null() {
+                    "beside"
+                } else {
+                    "status"
+                })
+            }
+            _ => None,
+        });
+        reasons.collect::<Vec<_>>().join(" ")
+    };
+    let name = || "x".to_owned();
+    let classless = || {
+        Case::new().with(|case| {
+            case.snapshot["spec"] = json!({"source": {"persistentVolumeClaimName": "db"}});
+        })
+    };
+    let created = "CreateSnapshotContentFailed status SnapshotContentCreationFailed";
+    let cases = [
+        (Case::new(), Step::CreateContent(json!({})), created),
+        (
+            Case::new(),
+            Step::ProtectClaim,
+            "status SnapshotContentCreationFailed",
+        ),
+        (
+            Case::new(),
+            Step::ReadVolume(name()),
+            "status SnapshotContentCreationFailed",
+        ),
+        (
+            classless(),
+            Step::ReadVolume(name()),
+            "beside SetDefaultSnapshotClassFailed",
+        ),
+        (
+            classless(),
+            Step::SetClass(name()),
+            "beside SetDefaultSnapshotClassFailed",
+        ),
+        (
+            Case::given(),
+            Step::BindContent(json!({})),
+            "status SnapshotBindFailed",
+        ),
+        (
+            Case::new(),
+            Step::SetStatus(json!({})),
+            "beside SnapshotStatusUpdateFailed",
+        ),
+        (
+            Case::new(),
+            Step::SetFinalizers(vec![]),
+            "SnapshotFinalizerError",
+        ),
+        (Case::new(), Step::ReleaseClaim, "ErrorPVCFinalizer"),
+        (
+            Case::done(),
+            Step::DeleteContent(name()),
+            "SnapshotContentObjectDeleteError",
+        ),
+    ];
+    for (case, step, want) in cases {
+        assert_eq!(told(case, step.clone(), &[]), want, "{step:?}");
+    }
+    // A trouble that cannot be written down is told all the same.
+    let trouble = Case::new().with(|case| case.class = Value::Null).plan();
+    let [status, rest @ ..] = &trouble.steps[..] else {
+        panic!("{trouble:?}")
+    };
+    assert_eq!(
+        told(Case::new(), status.clone(), rest),
+        "GetSnapshotClassFailed"
+    );
+    // And once: the status says it already.
+    let known = Case::new().with(|case| {
+        case.snapshot["status"] = json!({"error": {"message": "no"}});
+    });
+    assert_eq!(
+        told(known, Step::ProtectClaim, &[]),
+        "",
+        "the same is told once"
+    );
+}
+
+#[test]
 fn the_same_trouble_is_told_once() {
     let first = Case::new().with(|case| case.class = Value::Null).plan();
     let message = first.trouble.clone().unwrap();
@@ -550,6 +645,21 @@ fn an_error_of_the_content_is_the_snapshots_until_it_goes() {
 }
 
 #[test]
+fn an_error_of_the_content_without_a_time_is_taken_over_once() {
+    let case = Case::followed().with(|case| {
+        case.snapshot["metadata"]["finalizers"] = json!([AS_SOURCE, BOUND]);
+        case.snapshot["status"] = json!({
+            "boundVolumeSnapshotContentName": "snapcontent-u1", "readyToUse": false,
+            "error": {"time": "2026-01-01T00:00:00Z", "message": "no room"},
+        });
+        case.content["status"] = json!({"readyToUse": false, "error": {"message": "no node"}});
+    });
+    // What is not named in a change stays.
+    let change = json!({"error": {"time": null, "message": "no node"}});
+    assert_eq!(steps(&case.plan()), [format!("status {change}")]);
+}
+
+#[test]
 fn a_deleted_snapshot_takes_its_content_along_and_waits_for_it() {
     let first = Case::done().going().plan();
     assert_eq!(
@@ -621,6 +731,22 @@ fn a_snapshot_that_was_never_bound_takes_along_what_was_made_for_it() {
             "finalizers "
         ]
     );
+}
+
+#[test]
+fn a_given_snapshot_whose_status_does_not_name_its_content_takes_that_along_all_the_same() {
+    let bound = |uid: Value| {
+        Case::given().going().with(|case| {
+            case.content["spec"]["deletionPolicy"] = json!("Delete");
+            case.content["spec"]["volumeSnapshotRef"]["uid"] = uid;
+        })
+    };
+    let taken = ["mark mine", "delete mine", "finalizers "];
+    assert_eq!(steps(&bound(json!("u1")).plan()), taken);
+    // One that was never given to it is not.
+    for uid in [Value::Null, json!("u9")] {
+        assert_eq!(steps(&bound(uid).plan()), ["finalizers "]);
+    }
 }
 
 #[test]

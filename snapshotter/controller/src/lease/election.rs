@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use tokio::time::Instant;
 
 use super::decide::{Decision, Sight};
+use super::hold::Hold;
 
 /// How long a Lease is good for that is not renewed: client-go's times, as of all sidecars.
 const GOOD_FOR: Duration = Duration::from_secs(15);
@@ -33,6 +34,9 @@ pub(crate) struct Election {
 #[derive(Debug)]
 pub(crate) struct Held {
     election: Election,
+    /// When the request was begun that has renewed it last.
+    renewed: Instant,
+    hold: Hold,
 }
 
 impl Election {
@@ -50,8 +54,17 @@ impl Election {
     pub(crate) async fn win(mut self) -> Held {
         let mut told = false;
         loop {
+            let asked = Instant::now();
             match self.attempt().await {
-                Ok(true) => return Held { election: self },
+                Ok(true) => {
+                    let hold = Hold::default();
+                    hold.set(asked + DEADLINE);
+                    return Held {
+                        election: self,
+                        renewed: asked,
+                        hold,
+                    };
+                }
                 Ok(false) => {
                     if !std::mem::replace(&mut told, true) {
                         tracing::info!(
@@ -80,7 +93,8 @@ impl Election {
                 },
                 spec: Some(self.taken(0)),
             };
-            return decided(within(self.api.create(&PostParams::default(), &lease)).await);
+            let made = within(self.api.create(&PostParams::default(), &lease)).await;
+            return made.map(|_lease| true);
         };
         let spec = lease.spec.take().unwrap_or_default();
         let transitions = spec.lease_transitions.unwrap_or_default();
@@ -92,9 +106,10 @@ impl Election {
             }),
             Decision::Take => Some(self.taken(transitions.saturating_add(1))),
         };
-        // With the version that was read: if another copy was faster, this is refused.
+        // With the version that was read: if somebody else was faster, this is refused, and the next attempt sees what he wrote.
         let parameters = PostParams::default();
-        decided(within(self.api.replace(&self.name, &parameters, &lease)).await)
+        let written = within(self.api.replace(&self.name, &parameters, &lease)).await;
+        written.map(|_lease| true)
     }
 
     fn taken(&self, transitions: i32) -> LeaseSpec {
@@ -110,33 +125,17 @@ impl Election {
 }
 
 impl Held {
+    /// How long this copy may act.
+    pub(crate) fn hold(&self) -> Hold {
+        self.hold.clone()
+    }
+
     /// Renews the Lease until that has failed for too long, or somebody else has it. Then why.
     pub(crate) async fn keep(&mut self) -> String {
-        let mut renewed = Instant::now();
-        loop {
-            tokio::time::sleep(EVERY).await;
-            let why = match self.election.attempt().await {
-                Ok(true) => {
-                    renewed = Instant::now();
-                    continue;
-                }
-                Ok(false) => {
-                    return format!("another copy has taken the Lease {}", self.election.name);
-                }
-                Err(error) => error,
-            };
-            tracing::warn!(
-                lease = self.election.name,
-                error = why,
-                "cannot renew the Lease; trying again"
-            );
-            if renewed.elapsed() >= DEADLINE {
-                return format!(
-                    "the Lease {} could not be renewed: {why}",
-                    self.election.name
-                );
-            }
-        }
+        let election = &mut self.election;
+        let name = election.name.clone();
+        let attempt = async || election.attempt().await;
+        keep(&name, self.renewed, &self.hold, attempt).await
     }
 
     /// Lets another copy begin at once.
@@ -163,22 +162,47 @@ impl Held {
     }
 }
 
-/// Whether a write won. One that lost against another copy is no error.
-fn decided<T>(written: Result<T, String>) -> Result<bool, String> {
-    match written {
-        Ok(_lease) => Ok(true),
-        Err(error) if error == LOST => Ok(false),
-        Err(error) => Err(error),
+/// Renews until that has failed for [`DEADLINE`] since the last attempt that succeeded was begun, however long one takes.
+async fn keep(
+    name: &str,
+    mut renewed: Instant,
+    hold: &Hold,
+    mut attempt: impl AsyncFnMut() -> Result<bool, String>,
+) -> String {
+    loop {
+        let end = renewed + DEADLINE;
+        tokio::time::sleep_until(end.min(Instant::now() + EVERY)).await;
+        let asked = Instant::now();
+        let why = match tokio::time::timeout_at(end, attempt()).await {
+            Ok(Ok(true)) => {
+                renewed = asked;
+                hold.set(renewed + DEADLINE);
+                continue;
+            }
+            Ok(Ok(false)) => {
+                hold.set(asked);
+                return format!("another copy has taken the Lease {name}");
+            }
+            Ok(Err(error)) => error,
+            Err(_elapsed) => "no answer in time".to_owned(),
+        };
+        tracing::warn!(
+            lease = name,
+            error = why,
+            "cannot renew the Lease; trying again"
+        );
+        if Instant::now() >= end {
+            let limit = DEADLINE.as_secs();
+            return format!("the Lease {name} could not be renewed for {limit} s: {why}");
+        }
     }
 }
-
-const LOST: &str = "somebody else was faster";
 
 async fn within<T>(work: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(REQUEST, work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => {
-            Err(LOST.to_owned())
+            Err("somebody else was faster".to_owned())
         }
         Ok(Err(error)) => Err(error.to_string()),
         Err(_elapsed) => Err(format!("no answer within {} s", REQUEST.as_secs())),
@@ -187,4 +211,85 @@ async fn within<T>(work: impl Future<Output = kube::Result<T>>) -> Result<T, Str
 
 fn now() -> MicroTime {
     MicroTime(Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::{DEADLINE, EVERY, GOOD_FOR, Hold, keep};
+
+    /// How long it takes until keeping ends, if it ends.
+    async fn ends(
+        attempt: impl AsyncFnMut() -> Result<bool, String>,
+    ) -> Option<(Duration, String)> {
+        let begun = Instant::now();
+        let hold = Hold::default();
+        hold.set(begun + DEADLINE);
+        let keeping = keep("a", begun, &hold, attempt);
+        let why = tokio::time::timeout(Duration::from_secs(3600), keeping).await;
+        // Whoever keeps it for ever has it, and who does not has not.
+        assert_eq!(hold.is_good(), why.is_err());
+        why.ok().map(|why| (begun.elapsed(), why))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_renewed_is_kept() {
+        assert_eq!(ends(async || Ok(true)).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_cannot_be_renewed_is_let_go_at_the_deadline() {
+        let (after, why) = ends(async || Err("refused".to_owned())).await.unwrap();
+        assert_eq!(after, DEADLINE);
+        assert!(why.contains("refused"), "{why}");
+        assert!(after + EVERY < GOOD_FOR, "nobody else has it before that");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_takes_long_does_not_put_the_deadline_off() {
+        let (after, _why) = ends(async || std::future::pending().await).await.unwrap();
+        assert_eq!(after, DEADLINE);
+        let slow = async || {
+            sleep(Duration::from_secs(7)).await;
+            Err("slow".to_owned())
+        };
+        let (after, _why) = ends(slow).await.unwrap();
+        assert_eq!(after, DEADLINE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_counts_from_before_the_request() {
+        let mut first = true;
+        let (after, _why) = ends(async || {
+            // The answer comes late; what it says was so when it was asked at the earliest.
+            sleep(Duration::from_secs(5)).await;
+            if std::mem::take(&mut first) {
+                Ok(true)
+            } else {
+                Err("refused".to_owned())
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(after, EVERY + DEADLINE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_race_is_no_lost_lease() {
+        let mut attempts = 0;
+        let ended = ends(async || {
+            attempts += 1;
+            match attempts {
+                2 => Err("somebody else was faster".to_owned()),
+                5 => Ok(false),
+                _ => Ok(true),
+            }
+        });
+        let (after, why) = ended.await.unwrap();
+        assert_eq!(after, EVERY * 5);
+        assert!(why.contains("another copy"), "{why}");
+    }
 }

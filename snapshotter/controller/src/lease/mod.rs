@@ -5,7 +5,9 @@
 
 mod decide;
 mod election;
+mod hold;
 mod upstream;
 
 pub(crate) use self::election::Election;
+pub(crate) use self::hold::Hold;
 pub(crate) use self::upstream::Upstream;

@@ -1,14 +1,17 @@
 //! Whether the upstream snapshot-controller serves the cluster. Its Lease is only looked at: taking it would stop that one for all
 //! other drivers.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::time::Instant;
 
 use super::decide::Sight;
+use crate::objects::Meta;
 
 /// The upstream controller's.
 const NAME: &str = "snapshot-controller-leader";
@@ -24,42 +27,51 @@ const REQUEST: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Upstream {
     api: Api<Lease>,
-    sight: Sight,
+    /// By namespace. It keeps its Lease where it runs, so one that was moved has left another one behind.
+    sights: HashMap<String, Sight>,
 }
 
 impl Upstream {
-    /// `namespace`: where the upstream controller keeps its Lease.
-    pub(crate) fn new(client: Client, namespace: &str) -> Self {
+    /// `namespace`: the only one in which it can be.
+    pub(crate) fn new(client: Client, namespace: Option<&str>) -> Self {
         Self {
-            api: Api::namespaced(client, namespace),
-            sight: Sight::default(),
+            api: match namespace {
+                Some(namespace) => Api::namespaced(client, namespace),
+                None => Api::all(client),
+            },
+            sights: HashMap::new(),
         }
     }
 
     /// Who serves the cluster now, if anybody.
     pub(crate) async fn holder(&mut self) -> Result<Option<String>, String> {
-        let found = tokio::time::timeout(REQUEST, self.api.get_opt(NAME));
-        let lease = match found.await {
-            Ok(Ok(lease)) => lease,
+        // By the name alone, so that the right to list Leases of this name is enough.
+        let named = ListParams::default().fields(&format!("metadata.name={NAME}"));
+        let found = tokio::time::timeout(REQUEST, self.api.list(&named));
+        let leases = match found.await {
+            Ok(Ok(leases)) => leases.items,
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_elapsed) => return Err(format!("no answer within {} s", REQUEST.as_secs())),
         };
-        Ok(holder(
-            &mut self.sight,
-            lease,
-            Instant::now(),
-            Timestamp::now(),
-        ))
+        Ok(self.among(leases, Instant::now(), Timestamp::now()))
+    }
+
+    fn among(&mut self, leases: Vec<Lease>, now: Instant, time: Timestamp) -> Option<String> {
+        let mut before = std::mem::take(&mut self.sights);
+        let mut found = None;
+        for lease in leases {
+            let namespace = Meta::namespace(&lease).to_owned();
+            let mut sight = before.remove(&namespace).unwrap_or_default();
+            let holder = holder(&mut sight, lease, now, time);
+            found = found.or(holder.map(|holder| format!("{holder} in namespace {namespace}")));
+            self.sights.insert(namespace, sight);
+        }
+        found
     }
 }
 
-fn holder(
-    sight: &mut Sight,
-    lease: Option<Lease>,
-    now: Instant,
-    time: Timestamp,
-) -> Option<String> {
-    let spec = lease?.spec?;
+fn holder(sight: &mut Sight, lease: Lease, now: Instant, time: Timestamp) -> Option<String> {
+    let spec = lease.spec?;
     let fresh = sight.is_fresh(&spec, USUAL, now);
     let renewed = spec.renew_time.as_ref();
     let is_old =
@@ -76,21 +88,22 @@ mod tests {
     use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
     use k8s_openapi::jiff::Timestamp;
+    use kube::{Client, Config};
     use tokio::time::Instant;
 
     use super::super::decide::Sight;
-    use super::holder;
+    use super::{Upstream, holder};
 
-    fn lease(of: &str, renewed: i64) -> Option<Lease> {
+    fn lease(of: &str, renewed: i64) -> Lease {
         let spec = LeaseSpec {
             holder_identity: Some(of.to_owned()),
             renew_time: Some(MicroTime(Timestamp::from_second(renewed).unwrap())),
             ..LeaseSpec::default()
         };
-        Some(Lease {
+        Lease {
             spec: Some(spec),
             ..Lease::default()
-        })
+        }
     }
 
     #[test]
@@ -109,7 +122,31 @@ mod tests {
             Some("up")
         );
         assert_eq!(holder(&mut sight, lease("", 1002), later, time), None);
-        assert_eq!(holder(&mut sight, None, later, time), None);
+    }
+
+    #[tokio::test]
+    async fn it_is_found_in_any_namespace_beside_leases_that_were_left_behind() {
+        let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let mut upstream = Upstream::new(client, None);
+        let begun = Instant::now();
+        let time = Timestamp::from_second(1000).unwrap();
+        let within = |namespace: &str, renewed| {
+            let mut lease = lease("up", renewed);
+            lease.metadata.namespace = Some(namespace.to_owned());
+            lease
+        };
+        let later = begun + Duration::from_secs(15);
+        let before = vec![within("a", 1000), within("b", 1000)];
+        assert!(upstream.among(before, begun, time).is_some());
+        let after = vec![within("a", 1000), within("b", 1001)];
+        assert_eq!(
+            upstream.among(after.clone(), later, time).as_deref(),
+            Some("up in namespace b")
+        );
+        let end = later + Duration::from_secs(15);
+        assert_eq!(upstream.among(after, end, time), None);
+        assert_eq!(upstream.among(Vec::new(), end, time), None);
+        assert!(upstream.sights.is_empty());
     }
 
     #[test]

@@ -1,41 +1,53 @@
 //! VolumeSnapshotContent: the driver's snapshot as Kubernetes knows it.
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::CustomResource;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::ClusterResourceScope;
 use serde::{Deserialize, Serialize};
 
-use super::{Meta, StatusError, VolumeSnapshot};
-use crate::names::{BEING_CREATED, GROUP_HANDLE};
+use super::{Meta, StatusError, VolumeSnapshot, lenient};
+use crate::names::{BEING_CREATED, CONTENT_FINALIZER, GROUP_HANDLE};
+
+/// A content.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct VolumeSnapshotContent {
+    /// Its name, finalizers and annotations.
+    pub metadata: ObjectMeta,
+    /// What it is.
+    #[serde(default, deserialize_with = "lenient")]
+    pub spec: VolumeSnapshotContentSpec,
+    /// What the driver has said.
+    #[serde(default, deserialize_with = "lenient")]
+    pub status: Option<VolumeSnapshotContentStatus>,
+}
+
+resource!(
+    VolumeSnapshotContent,
+    ClusterResourceScope,
+    "volumesnapshotcontents"
+);
 
 /// What it is.
-#[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize)]
-#[kube(
-    group = "snapshot.storage.k8s.io",
-    version = "v1",
-    kind = "VolumeSnapshotContent",
-    plural = "volumesnapshotcontents",
-    schema = "disabled",
-    status = "VolumeSnapshotContentStatus"
-)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotContentSpec {
     /// The snapshot it belongs to. Without uid: the first of that name may have it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub volume_snapshot_ref: ObjectReference,
     /// What becomes of the driver's snapshot when the user's is deleted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub deletion_policy: DeletionPolicy,
     /// The CSI driver.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub driver: String,
     /// Its class, for parameters and secrets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub volume_snapshot_class_name: Option<String>,
     /// Of what.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub source: ContentSource,
     /// The mode of the volume it is of: a claim of another mode is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub source_volume_mode: Option<String>,
 }
 
@@ -51,38 +63,38 @@ pub enum DeletionPolicy {
 }
 
 /// Exactly one of these.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContentSource {
     /// The driver's id of a volume, of which a snapshot is to be made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub volume_handle: Option<String>,
     /// The driver's id of a snapshot that somebody else has made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub snapshot_handle: Option<String>,
 }
 
 /// What the driver has said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotContentStatus {
     /// Its id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub snapshot_handle: Option<String>,
     /// The point in time, in nanoseconds since 1970.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub creation_time: Option<i64>,
     /// How large a claim made from it has to be at least, in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub restore_size: Option<i64>,
     /// Whether a volume can be made from it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub ready_to_use: Option<bool>,
     /// What went wrong last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub error: Option<StatusError>,
     /// The group it was made in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub volume_group_snapshot_handle: Option<String>,
 }
 
@@ -119,6 +131,17 @@ impl VolumeSnapshotContent {
     #[must_use]
     pub fn handle(&self) -> Option<&str> {
         self.status.as_ref()?.snapshot_handle.as_deref()
+    }
+
+    /// Its finalizers with ours, if that is to be added.
+    #[must_use]
+    pub fn protection(&self) -> Option<Vec<String>> {
+        let due = !self.is_going() && !self.has_finalizer(CONTENT_FINALIZER);
+        due.then(|| {
+            let mut finalizers = self.finalizers_now().to_vec();
+            finalizers.push(CONTENT_FINALIZER.to_owned());
+            finalizers
+        })
     }
 
     /// Whether CreateSnapshot was called and its end is not known.

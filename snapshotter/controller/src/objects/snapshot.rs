@@ -1,66 +1,72 @@
 //! VolumeSnapshot: what a user asks for.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::CustomResource;
-use serde::{Deserialize, Serialize};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::NamespaceResourceScope;
+use serde::Deserialize;
 
-use super::{Meta, StatusError, filled};
+use super::{Meta, Size, StatusError, filled, lenient};
 use crate::names::{BOUND_FINALIZER, GROUP_OF_GROUPS, SOURCE_FINALIZER};
 
+/// A snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct VolumeSnapshot {
+    /// Its name, finalizers and owners.
+    pub metadata: ObjectMeta,
+    /// What is asked for.
+    #[serde(default, deserialize_with = "lenient")]
+    pub spec: VolumeSnapshotSpec,
+    /// What has become of it.
+    #[serde(default, deserialize_with = "lenient")]
+    pub status: Option<VolumeSnapshotStatus>,
+}
+
+resource!(VolumeSnapshot, NamespaceResourceScope, "volumesnapshots");
+
 /// What is asked for.
-#[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize)]
-#[kube(
-    group = "snapshot.storage.k8s.io",
-    version = "v1",
-    kind = "VolumeSnapshot",
-    plural = "volumesnapshots",
-    namespaced,
-    schema = "disabled",
-    status = "VolumeSnapshotStatus"
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotSpec {
     /// Of what.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub source: SnapshotSource,
     /// With which class; none: the default one of the driver.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub volume_snapshot_class_name: Option<String>,
 }
 
 /// Exactly one of these.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotSource {
     /// A claim, of which a snapshot is to be made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub persistent_volume_claim_name: Option<String>,
     /// A content, whose snapshot somebody else has made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub volume_snapshot_content_name: Option<String>,
 }
 
 /// What has become of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotStatus {
     /// Its content.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub bound_volume_snapshot_content_name: Option<String>,
     /// The point in time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub creation_time: Option<String>,
     /// Whether a claim can be made from it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub ready_to_use: Option<bool>,
     /// How large such a claim has to be at least.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restore_size: Option<IntOrString>,
+    #[serde(default, deserialize_with = "lenient")]
+    pub restore_size: Option<Size>,
     /// What went wrong last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub error: Option<StatusError>,
     /// The group it was made in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient")]
     pub volume_group_snapshot_name: Option<String>,
 }
 

@@ -1,5 +1,6 @@
 //! Carries out what was decided about contents: one call of the driver, then what it has said.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use super::csi::Driver;
 use super::plan::{Observed, Step, plan};
 use super::unsettled::Unsettled;
 use crate::events::Events;
-use crate::names::{BEING_CREATED, BEING_DELETED, CONTENT_FINALIZER, OWN_DRIVER, YES, csi_name_of};
+use crate::lease::Hold;
+use crate::names::{BEING_CREATED, BEING_DELETED, CONTENT_FINALIZER, YES, csi_name_of};
 use crate::objects::{Meta, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::queue::Outcome;
 use crate::requests::{Failure, Part};
@@ -21,6 +23,13 @@ use crate::world::{Origin, World};
 /// How often it is decided anew about one content at a time.
 const ROUNDS: usize = 24;
 
+/// The reasons of events, and how their messages begin.
+const CREATING: (&str, &str) = ("SnapshotCreationFailed", "Failed to create snapshot");
+const CHECKING: (&str, &str) = (
+    "SnapshotContentCheckandUpdateFailed",
+    "Failed to check and update snapshot content",
+);
+
 type Content = Arc<VolumeSnapshotContent>;
 
 /// The driver's half.
@@ -29,9 +38,12 @@ pub(crate) struct Sidecar {
     pub(crate) world: Arc<World>,
     pub(crate) events: Events,
     pub(crate) driver: Driver,
+    /// The driver's id of a snapshot is the name by which it is asked for.
+    pub(crate) ids_are_names: bool,
+    pub(crate) hold: Hold,
     /// Name the user's objects in CreateSnapshot.
     pub(crate) extra_metadata: bool,
-    unsettled: Unsettled,
+    pub(crate) unsettled: Unsettled,
 }
 
 /// What to do after a step.
@@ -45,23 +57,6 @@ enum Then {
 }
 
 impl Sidecar {
-    pub(crate) fn new(
-        client: Client,
-        world: Arc<World>,
-        events: Events,
-        driver: Driver,
-        extra_metadata: bool,
-    ) -> Self {
-        Self {
-            client,
-            world,
-            events,
-            driver,
-            extra_metadata,
-            unsettled: Unsettled::new(),
-        }
-    }
-
     /// Looks at a content until nothing is left to do.
     pub(crate) async fn call(&self, name: &str) -> Outcome {
         let mut deleted = false;
@@ -72,18 +67,17 @@ impl Sidecar {
             let class = content.spec.volume_snapshot_class_name.as_deref();
             let class = class.and_then(|class| self.world.classes.get(class));
             let uid = Meta::uid(content.as_ref());
-            let left = self
-                .unsettled
-                .time_left(uid)
-                .filter(|_| content.is_being_created());
+            let left = self.unsettled.time_left(uid, content.is_being_created());
             let seen = Observed {
                 driver: &self.world.driver,
-                ids_are_names: self.world.driver == OWN_DRIVER,
+                ids_are_names: self.ids_are_names,
                 content: &content,
                 class: class.as_deref(),
                 unsettled: left.is_some(),
             };
             let step = plan(seen, deleted);
+            let makes = matches!(step, Step::Create { .. });
+            let doing = doing(&step);
             let then = match step {
                 Step::Nothing => return Outcome::Settled,
                 Step::DeleteUnknown { id } => {
@@ -96,15 +90,23 @@ impl Sidecar {
                 step => self.take(&content, class.as_deref(), step).await,
             };
             match then {
-                Ok(Then::Again) | Err(Failure::Changed) => deleted = false,
+                // What is deleted stays so, however often the content has changed, until it is made again.
+                Ok(Then::Again) | Err(Failure::Changed) => deleted &= !makes,
                 Ok(Then::Deleted) => deleted = true,
                 Ok(Then::Rest(outcome)) => return outcome,
-                Err(Failure::Refused(message)) => {
+                Err(failure) => {
+                    let refused = matches!(failure, Failure::Refused(_));
+                    let message = failure.message();
                     tracing::warn!(
                         content = name,
                         error = message,
                         "cannot go on with a content; trying again"
                     );
+                    if refused && let Some((reason, doing)) = doing {
+                        let message = format!("{doing}: {message}");
+                        // If that is refused too, there is nothing left to tell it by.
+                        drop(self.failed(&content, reason, message).await);
+                    }
                     return Outcome::Failed;
                 }
             }
@@ -145,14 +147,7 @@ impl Sidecar {
         class: Option<&VolumeSnapshotClass>,
         again: bool,
     ) -> Result<Then, Failure> {
-        let (reason, doing) = if again {
-            (
-                "SnapshotContentCheckandUpdateFailed",
-                "Failed to check and update snapshot content",
-            )
-        } else {
-            ("SnapshotCreationFailed", "Failed to create snapshot")
-        };
+        let (reason, doing) = if again { CHECKING } else { CREATING };
         let (parameters, secrets) = match self.input(content, class).await {
             Ok(input) => input,
             Err(message) => {
@@ -161,8 +156,12 @@ impl Sidecar {
                     .await;
             }
         };
-        let marked = self.mark(content).await?;
         let uid = Meta::uid(content.as_ref());
+        if content.is_being_created() {
+            self.unsettled.marked(uid);
+        }
+        let marked = self.mark(content).await?;
+        self.may_call()?;
         let source = content
             .spec
             .source
@@ -181,7 +180,6 @@ impl Sidecar {
         };
         match answer {
             Ok(made) => {
-                self.unsettled.settled(uid);
                 let made = self.made(&marked, &made).await?;
                 self.unmark(&made).await?;
                 Ok(rest_or_again(&made))
@@ -189,8 +187,6 @@ impl Sidecar {
             Err(refusal) => {
                 if refusal.may_be_at_work() {
                     self.unsettled.abandoned(uid);
-                } else {
-                    self.unsettled.settled(uid);
                 }
                 let marked = if refusal.is_final() {
                     self.unmark(&marked).await?
@@ -198,7 +194,10 @@ impl Sidecar {
                     marked
                 };
                 let message = format!("{doing}: {}", refusal.message);
-                self.failed(&marked, reason, message).await
+                match self.failed(&marked, reason, message).await? {
+                    Then::Rest(_) if refusal.is_final() => Ok(Then::Rest(Outcome::Refused)),
+                    then => Ok(then),
+                }
             }
         }
     }
@@ -209,14 +208,15 @@ impl Sidecar {
         class: Option<&VolumeSnapshotClass>,
         id: String,
     ) -> Result<Then, Failure> {
+        self.may_call()?;
         match self.status(content, class, id).await {
             Ok(made) => {
                 let now = self.made(content, &made).await?;
                 Ok(rest_or_again(&now))
             }
             Err(message) => {
-                let reason = "SnapshotContentCheckandUpdateFailed";
-                let message = format!("Failed to check and update snapshot content: {message}");
+                let (reason, doing) = CHECKING;
+                let message = format!("{doing}: {message}");
                 self.failed(content, reason, message).await
             }
         }
@@ -244,14 +244,17 @@ impl Sidecar {
         };
         let secrets = match self.annotated_secrets(content).await {
             Ok(secrets) => secrets,
+            // Of what may not be there at all nothing is worth more than that it goes. Perhaps it was never made for want of this Secret.
+            Err(_message) if !known => HashMap::new(),
             Err(message) => {
                 tell("Failed to get snapshot credentials");
-                return Err(Failure::Refused(message));
+                return Err(Failure::Failed(message));
             }
         };
+        self.may_call()?;
         if let Err(refusal) = self.driver.delete(id.clone(), secrets).await {
             tell(&format!("Failed to delete snapshot: {}", refusal.message));
-            return Err(Failure::Refused(format!(
+            return Err(Failure::Failed(format!(
                 "DeleteSnapshot {id}: {}",
                 refusal.message
             )));
@@ -267,9 +270,24 @@ impl Sidecar {
                     .handle()
                     .map(|_known| json!({"status": answer::deleted()}))
             };
-            self.insist(content, Part::Status, due).await?;
+            let cleared = self.insist(content, Part::Status, due).await;
+            if let Err(Failure::Refused(message)) = &cleared {
+                tell(&format!("Failed to clear content status: {message}"));
+            }
+            cleared?;
         }
         Ok(Then::Deleted)
+    }
+
+    /// Whatever has held this process up meanwhile: another copy may work by now, and the driver is called by one.
+    fn may_call(&self) -> Result<(), Failure> {
+        if self.hold.is_good() {
+            Ok(())
+        } else {
+            Err(Failure::Failed(
+                "the Lease was not renewed in time".to_owned(),
+            ))
+        }
     }
 
     async fn made(&self, content: &Content, made: &Snapshot) -> Result<Content, Failure> {
@@ -310,12 +328,18 @@ impl Sidecar {
         })
     }
 
+    /// From here on it is known that there may be a snapshot, and the content does not go before that is settled. With one write: the
+    /// upstream controller, which protects contents too, may come later than the driver is called.
     async fn mark(&self, content: &Content) -> Result<Content, Failure> {
-        if content.is_being_created() {
+        let protection = content.protection();
+        if content.is_being_created() && protection.is_none() {
             return Ok(Arc::clone(content));
         }
         // Not insisted on: who deletes the content meanwhile wants no snapshot any more.
-        let change = json!({"metadata": {"annotations": {BEING_CREATED: YES}}});
+        let mut change = json!({"metadata": {"annotations": {BEING_CREATED: YES}}});
+        if let Some(finalizers) = protection {
+            change["metadata"]["finalizers"] = finalizers.into();
+        }
         self.change(content, Part::Object, change).await
     }
 
@@ -344,7 +368,10 @@ impl Sidecar {
                 done => return done,
             }
         }
-        Err(Failure::Changed)
+        // Not decided anew at once: the driver would be called again each time.
+        Err(Failure::Failed(
+            "somebody else changes the content without end".to_owned(),
+        ))
     }
 
     fn newest(&self, content: &Content) -> Result<Content, Failure> {
@@ -378,11 +405,20 @@ impl Sidecar {
                 Ok(newest) => is_doomed(&newest),
                 Err(_gone) => true,
             };
-            if given_up && self.world.driver == OWN_DRIVER {
+            if given_up && self.ids_are_names {
                 return;
             }
             bell.await;
         }
+    }
+}
+
+/// What a step is for its user; `None`: nothing, or it is told where it fails.
+fn doing(step: &Step) -> Option<(&'static str, &'static str)> {
+    match step {
+        Step::Create { again: false } => Some(CREATING),
+        Step::Create { again: true } | Step::Check { .. } => Some(CHECKING),
+        _ => None,
     }
 }
 

@@ -16,6 +16,7 @@ use proto::csi::v1::{
     ControllerGetCapabilitiesRequest, CreateSnapshotRequest, DeleteSnapshotRequest,
     GetPluginInfoRequest, ListSnapshotsRequest, Snapshot as CsiSnapshot,
 };
+use proto::manifest;
 use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
@@ -55,6 +56,14 @@ impl Measures {
     }
 }
 
+/// What a driver says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    /// Its id of a snapshot is the name by which it was asked for.
+    pub(crate) ids_are_names: bool,
+}
+
 /// The driver. Clones share one connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Driver {
@@ -84,16 +93,19 @@ impl Driver {
         })
     }
 
-    /// What the driver calls itself.
-    pub(crate) async fn identify(&self) -> Result<String, String> {
+    /// What the driver calls itself, and what it promises.
+    pub(crate) async fn identify(&self) -> Result<Identity, String> {
         let mut client = IdentityClient::new(self.channel.clone());
         let call = client.get_plugin_info(GetPluginInfoRequest {});
         let answer = self
             .measured("/csi.v1.Identity/GetPluginInfo", SHORT, call)
             .await;
-        answer
-            .map(|info| info.name)
-            .map_err(|refusal| refusal.message)
+        let info = answer.map_err(|refusal| refusal.message)?;
+        let promised = info.manifest.get(manifest::SNAPSHOT_ID);
+        Ok(Identity {
+            ids_are_names: promised.is_some_and(|id| id == manifest::IS_NAME),
+            name: info.name,
+        })
     }
 
     /// Whether it makes snapshots.

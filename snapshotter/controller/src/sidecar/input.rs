@@ -9,7 +9,7 @@ use super::act::Sidecar;
 use crate::names::{SECRET_NAME, SECRET_NAMESPACE};
 use crate::objects::{Meta, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::parameters::{self, SecretReference, Words};
-use crate::requests;
+use crate::requests::{self, Failure};
 
 impl Sidecar {
     /// What CreateSnapshot needs.
@@ -100,7 +100,8 @@ impl Sidecar {
             return Ok(HashMap::new());
         };
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
-        let Some(secret) = requests::read(&api, &name).await? else {
+        let found = requests::read(&api, &name).await;
+        let Some(secret) = found.map_err(Failure::message)? else {
             return Err(format!(
                 "there is no Secret {namespace}/{name}, which the class asks for"
             ));

@@ -4,7 +4,8 @@
 //! contents, classes ──> plan (pure) ──> csi: one call ──> answer (pure) ──> status, by version
 //! ```
 //! Certainty: before CreateSnapshot is called the content is marked, and the mark goes only when it is known whether there is a
-//! snapshot. Of the own driver the id is known beforehand, so DeleteSnapshot settles it even if CreateSnapshot never answers.
+//! snapshot. A driver can promise that its ids are the names by which snapshots are asked for, as ours does: then DeleteSnapshot settles
+//! it even if CreateSnapshot never answers.
 
 mod act;
 mod answer;
@@ -14,4 +15,6 @@ mod plan;
 mod unsettled;
 
 pub(crate) use self::act::Sidecar;
-pub(crate) use self::csi::{Driver, Measures};
+pub(crate) use self::csi::{Driver, Identity, Measures};
+pub use self::unsettled::SETTLES;
+pub(crate) use self::unsettled::Unsettled;

@@ -82,33 +82,46 @@ fn going(seen: Observed<'_>, deleted: bool) -> Option<Step> {
     let content = seen.content;
     let of_nobody = content.spec.source.snapshot_handle.is_some() && content.ref_uid().is_empty();
     let marked = content.annotation(BEING_DELETED).is_some();
+    let is_held = content.has_finalizer(CONTENT_FINALIZER);
     if !of_nobody && !marked {
-        // Deleted by hand while its snapshot is there: that one still needs it.
-        return None;
+        // Deleted by hand while its snapshot is there: that one still needs it. What cannot be held any more is gone at any moment, and
+        // with it all knowledge of what would be made now.
+        return (!is_held).then_some(Step::Nothing);
     }
     if content.is_being_created() && !of_nobody && !seen.ids_are_names {
         // Only CreateSnapshot can tell the id, so it has to be called until it does.
         return None;
     }
-    let release = if content.has_finalizer(CONTENT_FINALIZER) {
+    let release = if is_held {
         Step::Release
     } else {
         Step::Nothing
     };
-    if content.spec.deletion_policy == DeletionPolicy::Retain || content.is_of_a_group() {
+    let status = content.status.as_ref();
+    // Its driver deletes all of the group at once.
+    let in_group = status.is_some_and(|status| status.volume_group_snapshot_handle.is_some());
+    if content.spec.deletion_policy == DeletionPolicy::Retain || in_group {
         return Some(release);
     }
     if let Some(id) = content.handle() {
         return Some(Step::Delete { id: id.to_owned() });
     }
-    let made_here = content.spec.source.volume_handle.is_some() && !content.ref_uid().is_empty();
-    let unknown = made_here && seen.ids_are_names && content.has_finalizer(CONTENT_FINALIZER);
-    if unknown && (seen.unsettled || !deleted) {
-        return Some(Step::DeleteUnknown {
-            id: csi_name_of(content.ref_uid()),
-        });
+    // What has no id in its status may be there all the same.
+    if !is_held || of_nobody || content.is_of_a_group() {
+        return Some(release);
     }
-    Some(release)
+    Some(match &content.spec.source.snapshot_handle {
+        Some(id) if !deleted => Step::Delete { id: id.clone() },
+        None if seen.ids_are_names
+            && !content.ref_uid().is_empty()
+            && (seen.unsettled || !deleted) =>
+        {
+            Step::DeleteUnknown {
+                id: csi_name_of(content.ref_uid()),
+            }
+        }
+        _ => release,
+    })
 }
 
 #[cfg(test)]
@@ -251,14 +264,26 @@ mod tests {
 
     #[test]
     fn members_of_groups_are_only_let_go() {
-        let member = |content: Value| {
+        let annotated = |content: Value| {
             with(content, |c| {
                 c["metadata"]["annotations"]["groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"] =
                     json!("g");
             })
         };
+        let member = |content: Value| {
+            with(ready(content), |c| {
+                c["status"]["volumeGroupSnapshotHandle"] = json!("g");
+            })
+        };
+        assert_eq!(own(annotated(content())), Step::Nothing);
         assert_eq!(own(member(content())), Step::Nothing);
-        assert_eq!(own(going(member(ready(content())))), Step::Release);
+        assert_eq!(own(going(annotated(content()))), Step::Release);
+        assert_eq!(own(going(member(content()))), Step::Release);
+        // Of this one no group is known at the driver, so nobody else would delete it.
+        let deleted = Step::Delete {
+            id: id("snapshot-u1"),
+        };
+        assert_eq!(own(going(annotated(ready(content())))), deleted);
     }
 
     #[test]
@@ -279,7 +304,26 @@ mod tests {
         let released = with(going(content()), |c| {
             c["metadata"]["finalizers"] = json!(["x"]);
         });
-        assert_eq!(usual(released), Step::Nothing);
+        assert_eq!(usual(released.clone()), Step::Nothing);
+        assert_eq!(own(released), Step::Nothing);
+    }
+
+    #[test]
+    fn a_given_snapshot_that_was_never_asked_after_is_deleted_all_the_same() {
+        let deleted = Step::Delete {
+            id: id("snapshot-9"),
+        };
+        assert_eq!(usual(going(given())), deleted);
+        assert_eq!(
+            decide(going(given()), false, false, true),
+            Step::Release,
+            "its status has no id that could go"
+        );
+        assert_eq!(usual(going(retain(given()))), Step::Release);
+        let of_nobody = with(going(given()), |c| {
+            c["spec"]["volumeSnapshotRef"]["uid"] = Value::Null;
+        });
+        assert_eq!(usual(of_nobody), Step::Release);
     }
 
     #[test]
@@ -297,6 +341,12 @@ mod tests {
         };
         assert_eq!(own(by_hand(ready(content()))), Step::Nothing);
         assert_eq!(own(by_hand(content())), Step::Create { again: false });
+        // One that cannot be held any more: what is made now would be nobody's in a moment.
+        let let_go = with(by_hand(content()), |c| {
+            c["metadata"]["finalizers"] = json!(["x"]);
+        });
+        assert_eq!(own(let_go.clone()), Step::Nothing);
+        assert_eq!(usual(let_go), Step::Nothing);
         // One that is nobody's yet has no snapshot.
         let of_nobody = with(given(), |c| {
             c["spec"]["volumeSnapshotRef"]["uid"] = Value::Null;

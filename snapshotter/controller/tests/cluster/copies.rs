@@ -161,6 +161,38 @@ async fn one_copy_works_and_another_takes_over() {
     second.stop().await;
 }
 
+/// The driver is another socket for each of them, so it is known who calls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_was_held_up_calls_the_driver_no_more() {
+    let stage = stage("held-up", "held-up.csi.io").await;
+    let others = Driver::start("held-up.csi.io");
+    let more = [
+        "--mode=full",
+        "--driver-name=held-up.csi.io",
+        "--leader-election-namespace=held-up",
+        "--upstream-lease-namespace=nobody",
+    ];
+    let kubeconfig = &plane().kubeconfig;
+    let mut first = Program::start(kubeconfig, &stage.driver.socket, &more).await;
+    first.says("this copy works").await;
+    let first = first.quiet();
+    // It tries again and again, and would do so at once when it wakes up.
+    let fails = [Answer::No(Code::Internal)];
+    stage.driver.script(&stage.volume(), &fails);
+    stage.begin().await;
+    stage.driver.called(&stage.volume(), 2).await;
+    first.hold_up(true);
+    let mut second = Program::start(kubeconfig, &others.socket, &more).await;
+    second.says("this copy works").await;
+    let second = second.quiet();
+    stage.until_ready().await;
+    let calls = stage.driver.calls(&stage.volume()).len();
+    first.hold_up(false);
+    assert!(!first.ended().await, "another one works");
+    assert_eq!(stage.driver.calls(&stage.volume()).len(), calls);
+    second.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_stands_back_while_an_upstream_controller_serves_the_cluster() {
     let stage = stage("upstream", "upstream.csi.io").await;

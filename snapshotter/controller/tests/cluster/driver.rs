@@ -55,6 +55,8 @@ struct State {
     /// How often DeleteSnapshot of an id is refused.
     refuse_delete: HashMap<String, u32>,
     calls: Vec<String>,
+    /// The volumes of which a call waits for another answer.
+    held: HashSet<String>,
     parameters: HashMap<String, HashMap<String, String>>,
     secrets: HashMap<String, HashMap<String, String>>,
     /// Parameters and secrets of the last call for a name.
@@ -172,6 +174,24 @@ impl Driver {
         );
     }
 
+    /// Our driver's ids are the names, whatever a cluster calls it; those of others tell nothing.
+    fn ids_are_names(&self) -> bool {
+        self.name.contains("vd.csi.io")
+    }
+
+    /// Makes calls about this volume wait, and returns once one does.
+    pub async fn hold(&self, volume: &str) {
+        let mut changed = self.changed.subscribe();
+        self.script(volume, &[Answer::Wait]);
+        let waiting = async {
+            while !self.state.lock().unwrap().held.contains(volume) {
+                changed.changed().await.unwrap();
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        assert!(waited.is_ok(), "the driver is never called about {volume}");
+    }
+
     fn ring(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
@@ -185,8 +205,16 @@ impl Driver {
         let mut changed = self.changed.subscribe();
         loop {
             match self.next_answer(volume) {
-                Answer::Wait => changed.changed().await.unwrap(),
-                answer => return answer,
+                Answer::Wait => {
+                    if self.state.lock().unwrap().held.insert(volume.to_owned()) {
+                        self.ring();
+                    }
+                    changed.changed().await.unwrap();
+                }
+                answer => {
+                    self.state.lock().unwrap().held.remove(volume);
+                    return answer;
+                }
             }
         }
     }
@@ -232,10 +260,14 @@ impl Identity for Driver {
         &self,
         _: Request<GetPluginInfoRequest>,
     ) -> Result<Response<GetPluginInfoResponse>, Status> {
-        let name = self.name.to_owned();
+        let mut manifest = HashMap::new();
+        if self.ids_are_names() {
+            manifest.insert("vd.csi.io/snapshot-id".to_owned(), "name".to_owned());
+        }
         Ok(Response::new(GetPluginInfoResponse {
-            name,
-            ..GetPluginInfoResponse::default()
+            name: self.name.to_owned(),
+            vendor_version: "test".to_owned(),
+            manifest,
         }))
     }
     async fn get_plugin_capabilities(
@@ -291,8 +323,7 @@ impl Controller for Driver {
         }
         self.note(format!("CreateSnapshot {volume}"));
         let answer = self.answer(&volume).await;
-        // The own driver's ids are the names; those of others tell nothing.
-        let id = if self.name == "vd.csi.io" {
+        let id = if self.ids_are_names() {
             request.name.clone()
         } else {
             format!("id-of-{volume}")
@@ -383,8 +414,8 @@ impl Controller for Driver {
         request: Request<DeleteVolumeRequest>,
     ) -> Result<Response<DeleteVolumeResponse>, Status> {
         let id = request.into_inner().volume_id;
-        self.note(format!("DeleteVolume {id}"));
         self.state.lock().unwrap().volumes.made.remove(&id);
+        self.note(format!("DeleteVolume {id}"));
         Ok(Response::new(DeleteVolumeResponse {}))
     }
 

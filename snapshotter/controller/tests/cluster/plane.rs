@@ -22,10 +22,12 @@ const SCRIPT: &str = r#"
 cd "$FOLDER"
 openssl genrsa -out sa.key 2048 2>/dev/null
 echo "test,admin,admin,system:masters" > tokens
-"$BIN/etcd" --data-dir etcd --unsafe-no-fsync --log-level error \
-  --listen-client-urls "http://127.0.0.1:$ETCD" --advertise-client-urls "http://127.0.0.1:$ETCD" \
-  --listen-peer-urls "http://127.0.0.1:0" >etcd.log 2>&1 </dev/null &
-etcd=$!
+keep() {
+  "$BIN/etcd" --data-dir etcd --unsafe-no-fsync --log-level error \
+    --listen-client-urls "http://127.0.0.1:$ETCD" --advertise-client-urls "http://127.0.0.1:$ETCD" \
+    --listen-peer-urls "http://127.0.0.1:0" >>etcd.log 2>&1 </dev/null &
+  etcd=$!
+}
 serve() {
   "$BIN/kube-apiserver" --etcd-servers "http://127.0.0.1:$ETCD" --bind-address 127.0.0.1 --secure-port "$PORT" --cert-dir certs \
     --token-auth-file tokens --authorization-mode AlwaysAllow --service-account-issuer https://test \
@@ -34,10 +36,20 @@ serve() {
     >>apiserver.log 2>&1 </dev/null &
   apiserver=$!
 }
+keep
 serve
-while read -r _again; do
+while read -r what; do
   kill -9 $apiserver
   wait $apiserver
+  if [ "$what" != again ]; then
+    kill $etcd
+    wait $etcd
+    case "$what" in
+      save) rm -rf saved && cp -r etcd saved ;;
+      back) rm -rf etcd && cp -r saved etcd ;;
+    esac
+    keep
+  fi
   serve
   echo again
 done
@@ -45,6 +57,9 @@ kill -9 $apiserver $etcd
 wait
 cd / && rm -rf "$FOLDER"
 "#;
+
+/// What is made of each definition before it is installed.
+pub type Change = fn(&mut CustomResourceDefinition);
 
 /// A control plane.
 pub struct Plane {
@@ -58,7 +73,14 @@ pub struct Plane {
 impl Plane {
     /// One beside that of this test binary.
     pub async fn another() -> Self {
-        tokio::task::spawn_blocking(apart).await.unwrap()
+        Self::another_with(|_| {}).await
+    }
+
+    /// The same with other definitions of snapshots.
+    pub async fn another_with(change: Change) -> Self {
+        tokio::task::spawn_blocking(move || apart(change))
+            .await
+            .unwrap()
     }
 
     pub async fn client(&self) -> Client {
@@ -67,12 +89,22 @@ impl Plane {
 
     /// Kills the API server and starts it anew. It then knows what etcd does, and nothing of what was before.
     pub async fn restart_api_server(&mut self) {
-        self.shell
-            .stdin
-            .as_mut()
-            .unwrap()
-            .write_all(b"again\n")
-            .unwrap();
+        self.restart("again").await;
+    }
+
+    /// Makes a backup of etcd, with a restart of both.
+    pub async fn save(&mut self) {
+        self.restart("save").await;
+    }
+
+    /// Restores that backup: nothing was written since, for all that anybody can read.
+    pub async fn bring_back(&mut self) {
+        self.restart("back").await;
+    }
+
+    async fn restart(&mut self, what: &str) {
+        let stdin = self.shell.stdin.as_mut().unwrap();
+        stdin.write_all(format!("{what}\n").as_bytes()).unwrap();
         // The old one has ended when the shell answers.
         let mut answer = [0; 6];
         let stdout = self.shell.stdout.as_mut().unwrap();
@@ -98,12 +130,12 @@ impl Plane {
 /// The one control plane, started at first use, with the upstream definitions of snapshots installed.
 pub fn plane() -> &'static Plane {
     static PLANE: OnceLock<Plane> = OnceLock::new();
-    PLANE.get_or_init(apart)
+    PLANE.get_or_init(|| apart(|_| {}))
 }
 
 /// Starts one in a thread of its own: the caller may be inside a runtime, and starting needs one.
-fn apart() -> Plane {
-    std::thread::spawn(start)
+fn apart(change: Change) -> Plane {
+    std::thread::spawn(move || start(change))
         .join()
         .expect("start the control plane")
 }
@@ -125,7 +157,7 @@ pub async fn connect(kubeconfig: &Path) -> Client {
     Client::try_from(config).unwrap()
 }
 
-pub fn start() -> Plane {
+pub fn start(change: Change) -> Plane {
     let bin = binaries();
     // Left to the shell: it removes the folder when this process has ended.
     let folder = tempfile::Builder::new()
@@ -161,7 +193,7 @@ pub fn start() -> Plane {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(prepare(&kubeconfig, &folder));
+    runtime.block_on(prepare(&kubeconfig, &folder, change));
     Plane {
         kubeconfig,
         folder,
@@ -170,12 +202,13 @@ pub fn start() -> Plane {
     }
 }
 
-async fn prepare(kubeconfig: &Path, folder: &Path) {
+async fn prepare(kubeconfig: &Path, folder: &Path, change: Change) {
     let client = connect(kubeconfig).await;
     ready(&client, folder).await;
     for file in std::fs::read_dir(binaries().parent().unwrap().join("crd")).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        let definition: CustomResourceDefinition = serde_saphyr::from_str(&text).unwrap();
+        let mut definition: CustomResourceDefinition = serde_saphyr::from_str(&text).unwrap();
+        change(&mut definition);
         install(&client, &definition).await;
     }
 }

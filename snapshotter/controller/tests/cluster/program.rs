@@ -17,13 +17,25 @@ pub struct Program {
 impl Program {
     /// Started with these arguments and a short pause after failures.
     pub async fn start(kubeconfig: &Path, socket: &Path, more: &[&str]) -> Self {
+        Self::start_in(&[], kubeconfig, socket, more).await
+    }
+
+    /// The same in an environment with these variables.
+    pub async fn start_in(
+        environment: &[(&str, &Path)],
+        kubeconfig: &Path,
+        socket: &Path,
+        more: &[&str],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_snapshotter"))
+            .envs(environment.iter().copied())
             .arg(format!("--csi-address=unix://{}", socket.display()))
             .args([
                 "--metrics-listen=127.0.0.1:0",
                 "--log-json",
                 "--retry-interval-start=0.1",
                 "--retry-interval-max=1",
+                "--refused-interval-max=1",
             ])
             .arg("--kubeconfig")
             .arg(kubeconfig)
@@ -111,6 +123,17 @@ impl Quiet {
         answer
     }
 
+    /// Returns once it follows the API server, as who asks for its readiness is told.
+    pub async fn ready(&self) {
+        let waiting = async {
+            while !self.get("/readyz").await.contains("200 OK") {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        assert!(waited.is_ok(), "it is never ready");
+    }
+
     /// As a pod is stopped.
     pub async fn stop(mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap());
@@ -118,6 +141,23 @@ impl Quiet {
         let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
         assert!(ended.expect("it ends").unwrap().success());
         self.lines.await.unwrap();
+    }
+
+    /// Stops it for a while, as a machine that is held up does, or lets it go on.
+    pub fn hold_up(&self, held: bool) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.id()).unwrap());
+        let signal = if held {
+            nix::sys::signal::Signal::SIGSTOP
+        } else {
+            nix::sys::signal::Signal::SIGCONT
+        };
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Returns when it has ended by itself: whether that was as it should.
+    pub async fn ended(mut self) -> bool {
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        ended.expect("it ends").unwrap().success()
     }
 
     /// As a machine is lost.

@@ -43,6 +43,8 @@ struct State {
     counts: HashMap<String, u32>,
     calls: Vec<String>,
     cut: Option<Cut>,
+    /// The writes that were refused once.
+    late: HashMap<String, bool>,
 }
 
 /// What the proxies of one run go by.
@@ -55,6 +57,8 @@ pub struct Cuts {
     made: watch::Sender<bool>,
     /// Whether nothing gets through to the API server.
     closed: watch::Sender<bool>,
+    /// Whether each write is refused the first time, as if somebody else had been faster.
+    contested: bool,
 }
 
 impl Cuts {
@@ -68,7 +72,27 @@ impl Cuts {
             victim: watch::channel(None).0,
             made: watch::channel(false).0,
             closed: watch::channel(false).0,
+            contested: false,
         }
+    }
+
+    /// No cut, but somebody else who is always faster once.
+    pub fn contested() -> Self {
+        Self {
+            contested: true,
+            ..Self::new(None)
+        }
+    }
+
+    /// Whether somebody else was faster with this write: every other time.
+    pub fn is_late(&self, write: String) -> bool {
+        if !self.contested {
+            return false;
+        }
+        let mut state = self.state.lock().unwrap();
+        let late = state.late.entry(write).or_default();
+        *late = !*late;
+        *late
     }
 
     /// All watches end, as after their time, and whatever is asked of the API server waits.

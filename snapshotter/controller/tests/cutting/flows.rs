@@ -14,8 +14,9 @@ use crate::stage::{Stage, made_for};
 /// A user's wish from beginning to end.
 pub struct Flow {
     pub name: &'static str,
-    /// Flows of different drivers can be played beside each other.
+    /// In the names of its drivers; `vd.csi.io` stands for ids that are names.
     pub driver: &'static str,
+    pub mode: &'static str,
     /// Whether the program asks for a Lease, as it does where it is deployed.
     pub leased: bool,
     pub play: fn(Stage) -> BoxFuture<'static, ()>,
@@ -25,6 +26,7 @@ pub struct Flow {
 pub const DYNAMIC: Flow = Flow {
     name: "dynamic",
     driver: "vd.csi.io",
+    mode: "full",
     leased: false,
     play: |stage| dynamic(stage).boxed(),
 };
@@ -33,6 +35,7 @@ pub const DYNAMIC: Flow = Flow {
 pub const GIVEN: Flow = Flow {
     name: "given",
     driver: "given.csi.io",
+    mode: "full",
     leased: false,
     play: |stage| given(stage).boxed(),
 };
@@ -41,6 +44,7 @@ pub const GIVEN: Flow = Flow {
 pub const RETAINED: Flow = Flow {
     name: "retained",
     driver: "retained.csi.io",
+    mode: "full",
     leased: false,
     play: |stage| retained(stage).boxed(),
 };
@@ -49,22 +53,43 @@ pub const RETAINED: Flow = Flow {
 pub const DROPPED: Flow = Flow {
     name: "dropped",
     driver: "dropped.csi.io",
+    mode: "full",
     leased: false,
     play: |stage| dropped(stage).boxed(),
 };
 
-/// The same with the driver whose ids are known beforehand, while it refuses for ever and makes the snapshot all the same.
+/// The same with a driver whose ids are known beforehand, while it refuses for ever and makes the snapshot all the same.
 pub const REFUSED: Flow = Flow {
     name: "refused",
     driver: "vd.csi.io",
+    mode: "full",
     leased: false,
     play: |stage| refused(stage).boxed(),
+};
+
+/// Beside an upstream controller, whose part is played here: a content is made, and deleted when it is ready.
+pub const BESIDE: Flow = Flow {
+    name: "beside",
+    driver: "vd.csi.io",
+    mode: "sidecar",
+    leased: false,
+    play: |stage| beside(stage, false).boxed(),
+};
+
+/// The same, and it is deleted as soon as the driver was asked.
+pub const DROPPED_BESIDE: Flow = Flow {
+    name: "dropped-beside",
+    driver: "vd.csi.io",
+    mode: "sidecar",
+    leased: false,
+    play: |stage| beside(stage, true).boxed(),
 };
 
 /// As it is deployed, with a Lease.
 pub const LEASED: Flow = Flow {
     name: "leased",
     driver: "leased.csi.io",
+    mode: "full",
     leased: true,
     play: |stage| dynamic(stage).boxed(),
 };
@@ -172,6 +197,37 @@ async fn refused(stage: Stage) {
     let snapshot = stage.snapshot(Some(&stage.name)).await;
     stage.driver.called(&stage.volume(), 1).await;
     vanish(&stage, &snapshot).await;
+}
+
+/// As the upstream controller does: it protects a content only after it has made it, which may be too late.
+async fn beside(stage: Stage, at_once: bool) {
+    let uid = uuid::Uuid::new_v4().to_string();
+    let content = json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent",
+        "metadata": {"name": format!("snapcontent-{uid}")},
+        "spec": {
+            "driver": stage.driver.name, "deletionPolicy": "Delete", "source": {"volumeHandle": stage.volume()},
+            "volumeSnapshotClassName": stage.name,
+            "volumeSnapshotRef": {"namespace": stage.name, "name": "snap", "uid": uid, "kind": "VolumeSnapshot"},
+        },
+    });
+    let content = stage.make(&stage.contents(), content).await.name_any();
+    if at_once {
+        stage.driver.called(&stage.volume(), 1).await;
+    } else {
+        let made = |c: &Value| {
+            let annotations = c["metadata"]["annotations"].as_object();
+            c["status"]["readyToUse"] == json!(true)
+                && annotations.is_none_or(serde_json::Map::is_empty)
+        };
+        stage.until(&stage.contents(), &content, "made", made).await;
+    }
+    let mark = json!({"snapshot.storage.kubernetes.io/volumesnapshot-being-deleted": "yes"});
+    let mark = json!({"metadata": {"annotations": mark}});
+    stage.change(&stage.contents(), &content, mark).await;
+    stage.delete(&stage.contents(), &content).await;
+    stage.until_gone(&stage.contents(), &content).await;
+    assert!(stage.driver.snapshots_of(&stage.volume()).is_empty());
 }
 
 async fn vanish(stage: &Stage, snapshot: &kube::core::DynamicObject) {

@@ -24,9 +24,11 @@ mod program;
 #[path = "../cluster/stage.rs"]
 mod stage;
 
+mod clock;
 mod cuts;
 mod every_call;
 mod flows;
+mod malformed;
 mod proxy;
 mod restarts;
 mod run;

@@ -104,6 +104,12 @@ async fn ask_api_server(
     if when == Some(When::Before) {
         match connection.cut().await {}
     }
+    if request.method() != http::Method::GET {
+        let write = format!("{} {}", request.method(), request.uri().path());
+        if connection.cuts.is_late(write) {
+            return Ok(conflict());
+        }
+    }
     let (mut head, body) = request.into_parts();
     // The client that forwards has an address and a user of its own.
     head.uri = head.uri.path_and_query().unwrap().as_str().parse().unwrap();
@@ -128,6 +134,19 @@ async fn ask_api_server(
     let cuts = Arc::clone(&connection.cuts);
     let closed = Box::pin(async move { cuts.until(true).await });
     Ok(answer.map(|body| StreamBody::new(BodyStream::new(body).take_until(closed)).boxed_unsync()))
+}
+
+/// What the API server says to who was late.
+fn conflict() -> Response<Answer> {
+    let status = serde_json::json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "as the test wants", "reason": "Conflict", "code": 409,
+    });
+    let body = http_body_util::Full::from(status.to_string()).map_err(|never| match never {});
+    Response::builder()
+        .status(http::StatusCode::CONFLICT)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body.boxed_unsync())
+        .unwrap()
 }
 
 /// How long a body is, and how that is said, is between each two.

@@ -104,6 +104,7 @@ async fn what_happened_before_an_api_server_forgot_is_found_out() {
     program.said("too old resource version", 1).await;
     stage.until_gone(&stage.snapshots(), "snap").await;
     until_ready(&stage, "second").await;
+    program.ready().await;
     let page = program.get("/metrics").await;
     for line in [
         "vd_snapshotter_snapshots 1\n",
@@ -112,5 +113,55 @@ async fn what_happened_before_an_api_server_forgot_is_found_out() {
         assert!(page.contains(line), "{line} is not in {page}");
     }
     assert_eq!(stage.driver.snapshots_of(&stage.volume()).len(), 1);
+    program.stop().await;
+}
+
+/// What was gone is back, what was made since is unknown, and all versions are lower.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_etcd_was_restored_it_goes_on_from_what_is_there() {
+    let mut plane = Plane::another().await;
+    let mut stage = stage(&plane, "restored").await;
+    let cuts = Arc::new(Cuts::new(None));
+    let behind = Behind::new(stage.client.clone(), &stage.driver, &cuts).await;
+    let program = Program::start(&behind.kubeconfig, &behind.socket, &ALONE)
+        .await
+        .quiet();
+    stage.begin().await;
+    stage.until_ready().await;
+    another(&stage, "kept").await;
+    until_ready(&stage, "kept").await;
+    plane.save().await;
+    stage.client = plane.client().await;
+
+    another(&stage, "lost").await;
+    until_ready(&stage, "lost").await;
+    // A version that comes after all that is written below.
+    for number in 0..20 {
+        let label = json!({"metadata": {"labels": {"number": number.to_string()}}});
+        stage.change(&stage.snapshots(), "kept", label).await;
+    }
+    stage.delete(&stage.snapshots(), "snap").await;
+    stage.until_gone(&stage.snapshots(), "snap").await;
+    plane.bring_back().await;
+    stage.client = plane.client().await;
+
+    for name in ["snap", "kept"] {
+        stage.delete(&stage.snapshots(), name).await;
+        stage.until_gone(&stage.snapshots(), name).await;
+    }
+    another(&stage, "new").await;
+    until_ready(&stage, "new").await;
+    stage.until_claim("let go", <[String]>::is_empty).await;
+    program.ready().await;
+    let page = program.get("/metrics").await;
+    for line in [
+        "vd_snapshotter_snapshots 1\n",
+        "vd_snapshotter_contents 1\n",
+        "vd_snapshotter_waiting_snapshots 0\n",
+    ] {
+        assert!(page.contains(line), "{line} is not in {page}");
+    }
+    let calls = cuts.calls().len();
+    assert!(calls < 500, "{calls} calls are a storm");
     program.stop().await;
 }

@@ -25,17 +25,24 @@ pub struct Played {
 
 /// Plays a flow with one cut, or with none.
 pub async fn play(plane: &Plane, flow: &Flow, number: usize, cut: Option<Cut>) -> Played {
-    let cuts = Arc::new(Cuts::new(cut));
+    play_behind(plane, flow, number, Cuts::new(cut)).await
+}
+
+pub async fn play_behind(plane: &Plane, flow: &Flow, number: usize, cuts: Cuts) -> Played {
+    let cuts = Arc::new(cuts);
     let client = plane.client().await;
+    // A driver of its own for each run: several are played at once, and a program leaves others' objects alone.
+    let driver = format!("{}-{number}.{}", flow.name, flow.driver).leak();
     let stage = Stage {
         client: client.clone(),
-        driver: Driver::start(flow.driver),
+        driver: Driver::start(driver),
         name: format!("{}-{number}", flow.name),
         texts: true,
     };
     flows::set_up(&stage).await;
     let behind = Behind::new(client, &stage.driver, &cuts).await;
-    let name = format!("--driver-name={}", flow.driver);
+    let name = format!("--driver-name={driver}");
+    let mode = format!("--mode={}", flow.mode);
     // A Lease of its own for each run: the last one's program was killed with its Lease.
     let lease = if flow.leased {
         format!("--leader-election-namespace={}", stage.name)
@@ -43,8 +50,9 @@ pub async fn play(plane: &Plane, flow: &Flow, number: usize, cut: Option<Cut>) -
         "--leader-election=false".to_owned()
     };
     let more = [
-        "--mode=full",
         "--upstream-lease-namespace=nobody",
+        "--settles=0.5",
+        &mode,
         &name,
         &lease,
     ];

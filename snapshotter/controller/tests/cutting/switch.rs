@@ -20,11 +20,8 @@ struct Cluster {
     standing: Vec<(&'static str, Stage)>,
 }
 
-const OURS: [&str; 3] = [
-    "--mode=full",
-    "--leader-election=false",
-    "--upstream-lease-namespace=kube-system",
-];
+/// The upstream controller's Lease is found wherever it is.
+const OURS: [&str; 2] = ["--mode=full", "--leader-election=false"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_upstream_to_ours_and_back_nothing_changes_but_who_serves() {
@@ -76,6 +73,68 @@ async fn from_upstream_to_ours_and_back_nothing_changes_but_who_serves() {
     cluster.empty().await;
     sidecar.stop().await;
     controller.stop().await;
+}
+
+/// Two pods of different modes are there for a moment whenever the mode is changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_the_upstream_sidecar_and_ours_only_one_calls_the_driver() {
+    let plane = Plane::another().await;
+    let stage = Stage {
+        client: plane.client().await,
+        driver: Driver::start("vd.csi.io"),
+        name: "both".to_owned(),
+        texts: false,
+    };
+    stage.class(|_| {}).await;
+    let more = ["--mode=sidecar", "--leader-election-namespace=kube-system"];
+    let start = || Program::start(&plane.kubeconfig, &stage.driver.socket, &more);
+
+    let theirs = Upstream::leased_sidecar(&plane, &stage.driver);
+    made_once(&stage, "theirs").await;
+    let mut ours = start().await;
+    ours.says("another copy works").await;
+    made_once(&stage, "theirs-still").await;
+    theirs.stop().await;
+    ours.says("this copy works").await;
+    let ours = ours.quiet();
+    let theirs = Upstream::leased_sidecar(&plane, &stage.driver);
+    for name in ["ours", "ours-still"] {
+        made_once(&stage, name).await;
+    }
+    ours.stop().await;
+    made_once(&stage, "theirs-again").await;
+    theirs.stop().await;
+}
+
+/// A content is made by whoever works; the driver is asked once, though it takes long enough for everybody to see the content.
+async fn made_once(stage: &Stage, name: &str) {
+    let volume = format!("vol-{name}");
+    stage.driver.script(&volume, &[Answer::Wait]);
+    content(stage, name).await;
+    stage.driver.called(&volume, 1).await;
+    let beside = format!("beside-{name}");
+    content(stage, &beside).await;
+    let ready = |c: &Value| c["status"]["readyToUse"] == json!(true);
+    let contents = stage.contents();
+    stage.until(&contents, &beside, "ready", ready).await;
+    stage.driver.script(&volume, &[Answer::Ready]);
+    stage.until(&contents, name, "ready", ready).await;
+    for volume in [volume, format!("vol-{beside}")] {
+        assert_eq!(stage.driver.calls(&volume).len(), 1, "{volume}");
+    }
+}
+
+/// As the upstream controller would make it.
+async fn content(stage: &Stage, name: &str) {
+    let content = json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent", "metadata": {"name": name},
+        "spec": {
+            "driver": stage.driver.name, "deletionPolicy": "Delete", "source": {"volumeHandle": format!("vol-{name}")},
+            "volumeSnapshotClassName": stage.name,
+            "volumeSnapshotRef": {"namespace": stage.name, "name": name, "uid": uuid::Uuid::new_v4().to_string()},
+        },
+    });
+    stage.make(&stage.contents(), content).await;
 }
 
 /// What is made and what is deleted while the programs change.

@@ -10,6 +10,15 @@ use tokio::process::{Child, Command};
 use crate::driver::Driver;
 use crate::plane::{Plane, binaries};
 
+/// Takes over sooner than usual.
+const LEASE: [&str; 5] = [
+    "--leader-election=true",
+    "--leader-election-namespace=kube-system",
+    "--leader-election-lease-duration=5s",
+    "--leader-election-renew-deadline=4s",
+    "--leader-election-retry-period=1s",
+];
+
 /// One of them.
 pub struct Upstream {
     child: Child,
@@ -18,14 +27,7 @@ pub struct Upstream {
 impl Upstream {
     /// What serves VolumeSnapshots of every driver, with its Lease where it usually is.
     pub fn controller(plane: &Plane) -> Self {
-        let lease = [
-            "--leader-election=true",
-            "--leader-election-namespace=kube-system",
-            "--leader-election-lease-duration=5s",
-            "--leader-election-renew-deadline=4s",
-            "--leader-election-retry-period=1s",
-        ];
-        Self::start("snapshot-controller", plane, &lease.map(str::to_owned))
+        Self::start("snapshot-controller", plane, &LEASE.map(str::to_owned))
     }
 
     /// What calls the driver.
@@ -33,6 +35,13 @@ impl Upstream {
         let address = format!("--csi-address={}", driver.socket.display());
         let more = [address, "--timeout=300s".to_owned()];
         Self::start("csi-snapshotter", plane, &more)
+    }
+
+    /// The same as it is deployed, with a Lease.
+    pub fn leased_sidecar(plane: &Plane, driver: &Driver) -> Self {
+        let address = format!("--csi-address={}", driver.socket.display());
+        let lease = LEASE.map(str::to_owned);
+        Self::start("csi-snapshotter", plane, &[&[address][..], &lease].concat())
     }
 
     fn start(name: &str, plane: &Plane, more: &[String]) -> Self {

@@ -25,6 +25,7 @@ pub struct Told {
     pub uid: String,
     pub name: String,
     pub reason: String,
+    pub message: String,
     pub warning: bool,
     pub by: String,
 }
@@ -163,6 +164,7 @@ fn told(event: &Value) -> Told {
         uid: text(&about["uid"]),
         name: text(&about["name"]),
         reason: text(&event["reason"]),
+        message: text(&event["message"]),
         warning: event["type"] == "Warning",
         by: text(&event["source"]["component"]),
     }

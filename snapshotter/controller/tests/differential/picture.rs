@@ -23,14 +23,16 @@ pub struct Source {
     pub noisy: bool,
 }
 
-/// What the upstream controller tells only if something else was faster, by the reason.
-const NOISE: &[(&str, &str)] = &[
+/// What the upstream controller tells only if something else was faster: the reason, and what is in its message.
+const NOISE: &[(&str, &str, &str)] = &[
     (
-        "!SnapshotContentObjectDeleteError",
+        "SnapshotContentObjectDeleteError",
+        "Failed to delete snapshot content API object",
         "it deletes a content once more whose deletion it has not seen yet",
     ),
     (
-        "!SnapshotFinalizerError",
+        "SnapshotFinalizerError",
+        "the object has been modified",
         "it writes an object that it has just changed itself, in its earlier version",
     ),
 ];
@@ -88,7 +90,7 @@ impl Source {
             }
         }
         if self.driver.is_asked_again(&volume) {
-            // The mark is there during each call, and not between them.
+            // The mark is there during each call, and not between them. Where the driver is made to wait it is compared.
             picture.retain(|path, _| !path.ends_with("volumesnapshot-being-created"));
         }
     }
@@ -125,7 +127,10 @@ fn events(picture: &mut Picture, space: &Space, words: &Words, noisy: bool) {
         };
         let mark = if told.warning { "!" } else { "" };
         let reason = format!("{mark}{}", told.reason);
-        if noisy && NOISE.iter().any(|(noise, _why)| *noise == reason) {
+        let is_noise = |(reason, part, _why): &(&str, &str, &str)| {
+            told.reason == *reason && told.message.contains(part)
+        };
+        if noisy && NOISE.iter().any(is_noise) {
             continue;
         }
         let about = format!("{}/{name}", told.kind);

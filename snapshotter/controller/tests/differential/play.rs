@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::sync::{Barrier, Semaphore};
 
@@ -40,10 +41,7 @@ pub struct House {
 impl House {
     /// Starts everything of one side.
     pub async fn open(side: Side) -> Self {
-        // A thread of its own: starting a control plane needs a runtime of its own.
-        let plane = std::thread::spawn(plane::start);
-        let plane = tokio::task::spawn_blocking(|| plane.join().unwrap());
-        let plane = plane.await.unwrap();
+        let plane = Plane::another().await;
         let client = plane::connect(&plane.kubeconfig).await;
         let driver = Driver::start("vd.csi.io");
         let mirror = Mirror::start(&client);
@@ -88,7 +86,8 @@ pub async fn play(
         .iter()
         .filter(|(name, _)| only.split(',').any(|part| name.contains(part)))
         .collect();
-    let together = SIDES.map(|_| Arc::new(Barrier::new(chosen.len())));
+    let (begun, many) = (Instant::now(), chosen.len());
+    let together = SIDES.map(|_| Arc::new(Barrier::new(many)));
     let turns = Arc::new(Semaphore::new(at_a_time));
     let mut running = Vec::new();
     for (name, scenario) in chosen {
@@ -133,6 +132,7 @@ pub async fn play(
             failed.insert(why.unwrap_or_else(|| "an assertion, told above".to_owned()));
         }
     }
+    eprintln!("{many} scenarios: {} s", begun.elapsed().as_secs());
     failed
 }
 

@@ -129,6 +129,7 @@ impl Servers {
             mode,
             "--leader-election=false",
             "--extra-create-metadata",
+            "--settles=5",
             "--upstream-lease-namespace=nobody",
         ];
         let program = Program::start(&self.kubeconfig, &self.driver.socket, &more).await;

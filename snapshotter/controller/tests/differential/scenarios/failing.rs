@@ -18,6 +18,15 @@ async fn fails_and_recovers(part: &Part, code: Code) {
     part.until_told(&content, "SnapshotCreationFailed").await;
     part.driver.called(&part.volume(), 3).await;
     part.compare("failing").await;
+    // While it is at work, its content is marked.
+    part.driver.hold(&part.volume()).await;
+    let marked = |c: &Value| {
+        let mark = "snapshot.storage.kubernetes.io/volumesnapshot-being-created";
+        c["metadata"]["annotations"][mark] == "yes"
+    };
+    let contents = part.contents();
+    part.until(&contents, &content, "marked", marked).await;
+    part.compare("at work").await;
     part.driver.script(&part.volume(), &[Answer::Ready]);
     let ready = part.until_ready().await;
     assert!(ready["status"]["error"].is_null());

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{CONTENT, SOURCE, finalizers, is_ready};
 use crate::part::Part;
+use crate::side::Side;
 use crate::stage::made_for;
 
 /// A snapshot that asks for this content.
@@ -226,6 +227,20 @@ pub async fn a_driver_that_cannot_list_given_ones(part: Arc<Part>) {
     part.driver.refuse_list(&part.handle(), false);
     part.until_snapshot("ready", is_ready).await;
     part.compare("listed").await;
+}
+
+/// Upstream knows the ids only of what it has asked after, and lets this one go without a word to the driver.
+pub async fn a_given_snapshot_that_could_not_be_listed_is_deleted(part: Arc<Part>) {
+    part.driver.has(&part.handle());
+    part.driver.refuse_list(&part.handle(), true);
+    let content = given(&part, "Delete", |_| {}).await;
+    ask(&part, &content).await;
+    part.until_error("as the test wants").await;
+    part.until_bound().await;
+    part.delete_all(&content).await;
+    part.compare("deleted").await;
+    let stays = part.side == Side::Upstream;
+    assert_eq!(part.driver.knows(&part.handle()), stays);
 }
 
 /// As a backup does: what one cluster has retained is another's content.

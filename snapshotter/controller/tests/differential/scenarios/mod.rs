@@ -11,6 +11,7 @@ mod given;
 mod leaks;
 mod making;
 mod readers;
+mod refusals;
 mod restarts;
 mod restoring;
 mod secrets;
@@ -49,6 +50,7 @@ pub const AT_ONCE: Table = table![
     secrets:
         a_secret_that_comes_later_is_sent
         a_secret_that_is_gone_when_it_is_deleted
+        a_snapshot_whose_secret_never_came_is_deleted
         half_a_secret_is_told
         a_secret_named_after_what_does_not_exist_is_told
         a_secret_for_listing_is_sent;
@@ -81,6 +83,7 @@ pub const AT_ONCE: Table = table![
         a_given_content_whose_snapshot_does_not_exist
         a_given_content_with_a_mode_and_leave_to_change_it
         a_driver_that_cannot_list_given_ones
+        a_given_snapshot_that_could_not_be_listed_is_deleted
         what_was_retained_is_given_again;
     failing:
         a_driver_that_fails_is_asked_again
@@ -90,6 +93,8 @@ pub const AT_ONCE: Table = table![
         a_driver_that_is_slow
         a_snapshot_that_is_not_ready_is_asked_for_until_it_is
         a_snapshot_that_is_not_ready_and_then_fails;
+    refusals:
+        a_content_that_a_policy_forbids_is_told;
     deleting:
         a_retained_snapshot_stays_at_the_driver
         a_policy_that_is_changed_later_counts
@@ -120,6 +125,7 @@ pub const ONE_BY_ONE: &[Table] = &[
     table![defaults: a_default_class_of_another_driver;],
     table![defaults: no_class_and_no_claim;],
     table![restoring: issue_1449_a_restore_whose_claim_and_snapshot_are_deleted;],
+    table![restoring: issue_1449_and_the_provisioner_lets_go_of_the_snapshot;],
     table![restoring: issue_486_a_restore_whose_provisioner_is_lost;],
 ];
 
@@ -144,6 +150,7 @@ pub const RESTARTED: Table = table![
         while_a_given_handle_does_not_exist
         a_retained_one_deleted_while_nobody_serves
         deleted_while_the_driver_fails
+        bound_and_deleted_while_nobody_serves
         let_go_by_hand_while_nobody_serves
         let_go_by_hand_and_made_again_while_nobody_serves;
     leaks:

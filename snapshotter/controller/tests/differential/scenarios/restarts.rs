@@ -8,6 +8,7 @@ use tonic::Code;
 use super::is_ready;
 use crate::driver::Answer;
 use crate::part::Part;
+use crate::side::Side;
 use crate::stage::made_for;
 
 async fn restart(part: &Part) {
@@ -236,6 +237,27 @@ pub async fn deleted_while_the_driver_fails(part: Arc<Part>) {
     part.started().await;
     part.until_gone(&part.contents(), &content).await;
     part.until_gone(&part.snapshots(), "snap").await;
+    part.compare("deleted").await;
+}
+
+/// Who was lost had given it its content, and not written that onto the snapshot yet. Upstream looks for its content there only: what
+/// is to be deleted along stays.
+pub async fn bound_and_deleted_while_nobody_serves(part: Arc<Part>) {
+    part.driver.has(&part.handle());
+    let source = json!({"source": {"volumeSnapshotContentName": format!("given-{}", part.name)}});
+    let snapshot = part.snapshot_of("snap", source).await;
+    part.until_error("VolumeSnapshotContent").await;
+    part.killed().await;
+    let uid = snapshot.metadata.uid;
+    let bound = |content: &mut Value| content["spec"]["volumeSnapshotRef"]["uid"] = json!(uid);
+    let content = part.content(&part.handle(), "Delete", bound).await;
+    part.delete(&part.snapshots(), "snap").await;
+    part.started().await;
+    part.until_gone(&part.snapshots(), "snap").await;
+    if part.side == Side::Full {
+        part.until_gone(&part.contents(), &content).await;
+        assert!(!part.driver.knows(&part.handle()));
+    }
     part.compare("deleted").await;
 }
 

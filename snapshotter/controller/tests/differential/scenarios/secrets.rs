@@ -50,6 +50,14 @@ pub async fn a_secret_that_is_gone_when_it_is_deleted(part: Arc<Part>) {
     part.compare("deleted").await;
 }
 
+/// Nothing was made for want of the Secret, so nothing is there; that is settled by asking for its deletion, without.
+pub async fn a_snapshot_whose_secret_never_came_is_deleted(part: Arc<Part>) {
+    let (content, _) = made_for(&part.begin_with(secret).await);
+    part.until_error("of-snap").await;
+    part.delete_all(&content).await;
+    part.compare("deleted").await;
+}
+
 pub async fn half_a_secret_is_told(part: Arc<Part>) {
     let half = |class: &mut Value| {
         class["parameters"] = json!({"csi.storage.k8s.io/snapshotter-secret-name": "x"});
