@@ -218,7 +218,7 @@ fn a_damaged_record_is_kept_reported_and_heals() {
 fn a_pool_has_one_owner() {
     let (folder, pool) = mk_pool();
     let second = Pool::open(folder.path(), &Options::default()).unwrap_err();
-    assert_eq!(second.kind(), ErrorKind::Unavailable);
+    assert_eq!(second.kind(), ErrorKind::InUse);
     drop(pool);
     open(folder.path());
 }

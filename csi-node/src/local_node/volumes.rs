@@ -185,7 +185,8 @@ fn restore(
             target,
             &Watch {
                 deadline: None,
-                keep_going: &|| running.may_go_on(),
+                // A pool that is opened again waits for those who still have it open.
+                keep_going: &|| running.may_go_on() && pool.guard().is_ok(),
                 progress: &|done, total| running.at(done, total),
             },
         )?;

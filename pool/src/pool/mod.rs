@@ -31,6 +31,7 @@ pub use snapshot::{ImportedSnapshot, NewSnapshot, SnapshotContent};
 pub use volume::NewVolume;
 
 use crate::capacity::Policy;
+use crate::durable::{self, Folder};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::held::{self, OpenSnapshot};
 use crate::id::{SnapshotId, VolumeId};
@@ -287,6 +288,17 @@ impl Pool {
         self.distrusted.store(true, Ordering::Release);
     }
 
+    /// Replaces the record of the object `id` in its folder. The pool is only distrusted where it is not known which of the
+    /// two records is on the disk: a full disk, on which the new one found no room, has changed nothing.
+    fn replace_record(&self, folder: &Folder, id: &str, bytes: &[u8]) -> Result<()> {
+        durable::replace_record(folder, bytes).map_err(|error| {
+            if error.kind() == ErrorKind::Uncertain {
+                self.distrust();
+            }
+            error.context(format!("change the record of {id}"))
+        })
+    }
+
     fn heal_volume(&self, record: &VolumeRecord) {
         let mut state = self.state();
         if !state.index.volumes.contains_key(&record.id) {
@@ -340,7 +352,7 @@ fn probe_reflink(layout: &Layout) -> Result<bool> {
     answer
 }
 
-fn try_reflink(folder: &crate::durable::Folder) -> Result<bool> {
+fn try_reflink(folder: &Folder) -> Result<bool> {
     use std::io::Write;
 
     let mut from = folder.make_file("from")?;

@@ -25,8 +25,8 @@ impl Pool {
     /// 5. Interrupted expansions are rolled forward.
     ///
     /// # Errors
-    /// `Unavailable` when this is no pool, another one than `options` say, or owned by another process; `Corrupt` when
-    /// the marker cannot be trusted. Nothing is changed then.
+    /// `Unavailable` when this is no pool, or another one than `options` say; `InUse` when it is owned, mostly by another
+    /// process; `Corrupt` when the marker cannot be trusted. Nothing is changed then.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let root = durable::Folder::open_path(path)
             .map_err(|error| error.with_kind(ErrorKind::Unavailable))?;
