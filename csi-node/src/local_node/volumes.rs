@@ -26,7 +26,7 @@ pub struct VolumeRequest {
     pub size_bytes: u64,
     /// Whether blocks are allocated ahead.
     pub provisioning: Provisioning,
-    /// How pods will see it. With a source, the state of a filesystem's format is `Inherited`.
+    /// How pods will see it. With a source, the state of a filesystem's format is decided by the source's record.
     pub mode: VolumeMode,
     /// Access modes by their CSI names.
     pub access_modes: Vec<String>,
@@ -159,7 +159,13 @@ fn create(
         Err(error) => return Err(error),
     }
     match request.source.clone() {
-        None => pool.create_volume(new_volume(request, None), |_empty| Ok(())),
+        None => {
+            let fresh = Descent {
+                lineage: None,
+                mode: request.mode,
+            };
+            pool.create_volume(new_volume(request, fresh), |_empty| Ok(()))
+        }
         Some(Source::Snapshot(id)) => restore(pool, request, &pool.open_snapshot(&id)?, running),
         Some(Source::Volume(id)) => clone(pool, request, &pool.volume(&id)?, running),
     }
@@ -174,7 +180,8 @@ fn restore(
     let record = &snapshot.record;
     integrity::refuse_damaged(record)?;
     large_enough(&request, record.virtual_bytes)?;
-    let new = new_volume(request, Some(record.lineage.clone()));
+    let descent = Descent::of(&request, &record.lineage, record.mode);
+    let new = new_volume(request, descent);
     let size = new.size_bytes;
     pool.create_volume(new, |target| {
         set_size(target, size)?;
@@ -203,7 +210,8 @@ fn clone(
     large_enough(&request, source.size_bytes)?;
     let shares_blocks = pool.reflink()?;
     let image = pool.checked_image(source, false)?;
-    let new = new_volume(request, Some(source.lineage.clone()));
+    let descent = Descent::of(&request, &source.lineage, source.mode);
+    let new = new_volume(request, descent);
     let size = new.size_bytes;
     pool.create_volume(new, |target| {
         set_size(target, size)?;
@@ -242,23 +250,47 @@ fn large_enough(request: &VolumeRequest, source_bytes: u64) -> pool::Result<()> 
     ))
 }
 
-fn new_volume(request: VolumeRequest, lineage: Option<VolumeId>) -> NewVolume {
-    let mode = match (request.mode, &request.source) {
-        (VolumeMode::Filesystem(format), Some(_)) => VolumeMode::Filesystem(Format {
-            fs: format.fs,
-            state: FormatState::Inherited,
-        }),
-        (mode, _) => mode,
-    };
+/// What a new volume takes over from its source, and what it does not have without one.
+struct Descent {
+    lineage: Option<VolumeId>,
+    mode: VolumeMode,
+}
+
+impl Descent {
+    /// A source that never had a filesystem gives none: its copy is as blank as it is, and gets its own when it is first mounted.
+    /// Where mkfs may have begun and was not waited for, what it wrote is thrown away there too. Everything else is content that
+    /// mounts or fails, and is never formatted.
+    fn of(request: &VolumeRequest, lineage: &VolumeId, source: VolumeMode) -> Self {
+        let mode = match (request.mode, source) {
+            (VolumeMode::Block, _) => VolumeMode::Block,
+            (VolumeMode::Filesystem(asked), source) => VolumeMode::Filesystem(Format {
+                fs: asked.fs,
+                state: match source {
+                    VolumeMode::Filesystem(has) => match has.state {
+                        FormatState::Unformatted | FormatState::Formatting => has.state,
+                        FormatState::Formatted | FormatState::Inherited => FormatState::Inherited,
+                    },
+                    VolumeMode::Block => FormatState::Inherited,
+                },
+            }),
+        };
+        Self {
+            lineage: Some(lineage.clone()),
+            mode,
+        }
+    }
+}
+
+fn new_volume(request: VolumeRequest, descent: Descent) -> NewVolume {
     NewVolume {
         id: request.id,
         name: request.name,
         requested_bytes: request.requested_bytes,
         size_bytes: request.size_bytes,
         provisioning: request.provisioning,
-        mode,
+        mode: descent.mode,
         access_modes: request.access_modes,
         source: request.source,
-        lineage,
+        lineage: descent.lineage,
     }
 }
