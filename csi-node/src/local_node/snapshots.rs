@@ -116,7 +116,7 @@ fn create(
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let source = pool.volume(&request.source)?;
+    let source = pool.settled_volume(&request.source)?;
     let shares_blocks = pool.reflink()?;
     let live = pool.checked_image(&source, false)?;
     let new = NewSnapshot {

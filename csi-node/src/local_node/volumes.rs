@@ -167,7 +167,7 @@ fn create(
             pool.create_volume(new_volume(request, fresh), |_empty| Ok(()))
         }
         Some(Source::Snapshot(id)) => restore(pool, request, &pool.open_snapshot(&id)?, running),
-        Some(Source::Volume(id)) => clone(pool, request, &pool.volume(&id)?, running),
+        Some(Source::Volume(id)) => clone(pool, request, &pool.settled_volume(&id)?, running),
     }
 }
 
