@@ -10,6 +10,7 @@ use snapshot_engine::Watch;
 
 use super::progress::Running;
 use super::{LocalNode, integrity, quiet, release, still};
+use crate::blocking::Work;
 use crate::claims::{Hold, Object};
 use crate::failure;
 
@@ -51,6 +52,11 @@ impl LocalNode {
     }
 
     async fn create_volume_alone(&self, request: VolumeRequest) -> Result<VolumeRecord, Failure> {
+        let kind = match &request.source {
+            None => Work::Change,
+            Some(source) => self.work_for(source.clone()).await?,
+        };
+        let turn = self.turn(kind).await?;
         let mut wanted = vec![(Object::Volume(request.id.to_string()), Hold::Alone)];
         match &request.source {
             Some(Source::Snapshot(id)) => {
@@ -66,7 +72,7 @@ impl LocalNode {
             Some(Source::Volume(id)) => Some(self.claim_cut(id).await?),
             Some(Source::Snapshot(_)) | None => None,
         };
-        self.long(move |node| {
+        self.run_now(turn, move |node| {
             let _claims = (claimed, cut);
             let copying = node.0.copying.begin(request.id.as_str());
             create(&*node.pool()?, request, &node.watch(&copying)).map_err(failure::of)
@@ -100,7 +106,7 @@ impl LocalNode {
                 async move {
                     let wanted = [(Object::Volume(id.to_string()), Hold::Alone)];
                     let claimed = node.0.claims.try_claim("expansion", &wanted)?;
-                    node.long(move |node| {
+                    node.change(move |node| {
                         let _claimed = claimed;
                         node.pool()?
                             .expand_volume(&id, requested_bytes, size_bytes)
@@ -126,7 +132,7 @@ impl LocalNode {
                     let wanted = [(Object::Volume(id.to_string()), Hold::Alone)];
                     let claimed = node.0.claims.try_claim("deletion", &wanted)?;
                     let deleted = node
-                        .long(move |node| {
+                        .change(move |node| {
                             let _claimed = claimed;
                             delete(&*node.pool()?, &id).map_err(failure::of)
                         })

@@ -38,7 +38,16 @@ pub struct Machine {
 
 impl Machine {
     pub fn new() -> Self {
-        let folder = TempDir::new_in("/var/tmp").unwrap();
+        Self::at("/var/tmp")
+    }
+
+    /// On a filesystem that cannot share blocks.
+    pub fn in_memory() -> Self {
+        Self::at("/dev/shm")
+    }
+
+    fn at(parent: &str) -> Self {
+        let folder = TempDir::new_in(parent).unwrap();
         let pool = folder.path().join("pool");
         let kubelet = folder.path().join("kubelet");
         fs::create_dir(&pool).unwrap();
