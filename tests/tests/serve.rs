@@ -9,6 +9,7 @@
 )]
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use tests::client::{Client, accepted, refused};
@@ -28,6 +29,37 @@ fn the_socket_is_for_root_alone() {
     let socket = std::fs::metadata(&fixture.server.setup().socket).unwrap();
     assert!(socket.file_type().is_socket());
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_server_takes_more_connections_than_it_may_have_open_files_at_its_start() {
+    const FEW: u64 = 128;
+    let fixture = Fixture::with(FsKind::Xfs, 24 * GIB, |setup| {
+        let program = setup.folder.join("few-files");
+        let script = format!(
+            "#!/bin/sh\nulimit -Sn {FEW}\nexec {} \"$@\"\n",
+            setup.program.display()
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Setup { program, ..setup }
+    });
+    let made = fixture.csi.made_volume(volume("volume", SIZE, block()));
+    let socket = &fixture.server.setup().socket;
+    let connections: Vec<UnixStream> = (0..2 * FEW)
+        .map(|_| UnixStream::connect(socket).unwrap())
+        .collect();
+    let open = || {
+        let files = format!("/proc/{}/fd", fixture.server.pid());
+        std::fs::read_dir(files).unwrap().count() as u64
+    };
+    tests::wait::until("they are accepted", tests::server::PATIENCE, || {
+        open() >= 2 * FEW
+    });
+    assert!(fixture.server.client().is_ready());
+    assert!(tests::damage::troubled(&fixture.csi).is_empty());
+    accepted(fixture.csi.delete(&made.volume_id));
+    drop(connections);
 }
 
 #[test]
