@@ -319,6 +319,39 @@ async fn a_read_only_publish_cannot_be_written_and_is_not_a_writable_one() {
 }
 
 #[tokio::test]
+async fn a_publish_with_other_mount_options_is_not_the_same() {
+    let machine = Machine::new();
+    let plain = machine.volume("a", ext4(), 16 * MIB).await;
+    plain.stage().await.unwrap();
+    let all: [&[&str]; 5] = [
+        &[],
+        &["noexec"],
+        &["noatime", "noexec"],
+        &["strictatime", "nodiratime"],
+        &["ro", "relatime"],
+    ];
+    for flags in &all {
+        let pod = flags.join("-");
+        let pod = format!("pod-{pod}");
+        let volume = plain.with(with_flags(flags));
+        volume.publish(&pod).await.unwrap();
+        volume.publish(&pod).await.unwrap();
+        for other in all.iter().filter(|other| *other != flags) {
+            // Who says nothing about access times takes them as they are.
+            let fits = matches!(
+                (*flags, *other),
+                (["strictatime", "nodiratime"], []) | (["noatime", "noexec"], ["noexec"])
+            );
+            let expected = if fits { Ok(()) } else { Err(Code::AlreadyExists) };
+            let answer = plain.with(with_flags(other)).publish(&pod).await;
+            assert_eq!(answer, expected, "{other:?} on {flags:?}");
+        }
+        volume.unpublish(&pod).await.unwrap();
+    }
+    plain.unstage().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_volume_is_used_as_what_it_is() {
     let machine = Machine::new();
     let files = machine.volume("a", ext4(), 16 * MIB).await;
