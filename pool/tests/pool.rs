@@ -441,6 +441,37 @@ fn leftovers_in_tmp_are_swept_at_the_start() {
 }
 
 #[test]
+fn a_leftover_that_cannot_be_removed_keeps_no_other_one() {
+    let (folder, pool) = mk_pool();
+    let record = pool.create_volume(mk_volume("a", 1), |_| Ok(())).unwrap();
+    let cut = pool
+        .create_snapshot(mk_snapshot("s", &record), content)
+        .unwrap();
+    drop(pool);
+    let tmp = folder.path().join("tmp");
+    // Neither a folder with something foreign in it, nor what is no folder, is removed.
+    fs::create_dir(tmp.join("a-foreign")).unwrap();
+    fs::File::create(tmp.join("a-foreign/notes")).unwrap();
+    fs::File::create(tmp.join("b-file")).unwrap();
+    fs::create_dir(tmp.join("pvc-x.1")).unwrap();
+    // The folder of an id of ours that is none.
+    let odd = VolumeId::from_name("odd");
+    fs::File::create(folder.path().join("volumes").join(odd.as_str())).unwrap();
+    let records = [("volumes", record.id.as_str()), ("snapshots", cut.id.as_str())]
+        .map(|(part, id)| folder.path().join(part).join(id).join("record.tmp"));
+    for record in &records {
+        fs::File::create(record).unwrap();
+    }
+
+    let pool = open(folder.path());
+
+    assert_eq!(count(folder.path(), "tmp"), 2);
+    assert!(tmp.join("a-foreign/notes").exists() && tmp.join("b-file").exists());
+    assert!(records.iter().all(|record| !record.exists()));
+    assert_eq!(pool.volume(&record.id).unwrap(), record);
+}
+
+#[test]
 fn a_record_that_was_not_put_in_place_is_swept_at_the_start() {
     let (folder, pool) = mk_pool();
     let record = pool.create_volume(mk_volume("a", 1), |_| Ok(())).unwrap();
