@@ -519,6 +519,34 @@ async fn a_volume_that_only_a_running_pod_still_has_mounted_is_staged_again() {
 }
 
 #[tokio::test]
+async fn a_volume_whose_staging_folder_is_hidden_is_cut_all_the_same() {
+    let machine = Machine::new();
+    let hidden = machine.kubelet().join("hidden");
+    fs::create_dir_all(hidden.join("staging")).unwrap();
+    let volume = Volume {
+        staging: hidden.join("staging"),
+        ..machine.volume("a", ext4(), 16 * MIB).await
+    };
+    volume.stage().await.unwrap();
+    volume.publish("pod").await.unwrap();
+    write(&volume.target("pod").join("file"), b"kept");
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("tmpfs"), &hidden, Some("tmpfs"), flags, None::<&str>).unwrap();
+
+    let cut = machine.snapshot("cut", &volume).await;
+
+    nix::mount::umount(&hidden).unwrap();
+    let copy = machine
+        .copied("copy", &volume, Source::Snapshot(cut))
+        .await;
+    copy.stage().await.unwrap();
+    assert_eq!(fs::read(copy.staging.join("file")).unwrap(), b"kept");
+    copy.unstage().await.unwrap();
+    volume.unpublish("pod").await.unwrap();
+    volume.unstage().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_same_calls_at_once_end_as_one() {
     let machine = Machine::new();
     for (name, mode) in [("a", ext4()), ("b", VolumeMode::Block)] {
