@@ -13,6 +13,7 @@ pub mod ids;
 pub mod kubernetes;
 pub mod model;
 pub mod mount_flags;
+pub mod open_files;
 pub mod size;
 pub mod socket;
 

@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     telemetry::log::start(args.log_json);
+    csi_controller::open_files::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("csi-controller")

@@ -1,6 +1,7 @@
 //! The unix socket: only root may use it, and it is there only while somebody serves it.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
+
+/// The longest path that a client can connect to (`sun_path` in `unix(7)`, without its last zero).
+const LONGEST: usize = 107;
 
 /// A socket's file, which is removed when this is dropped.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ impl Socket {
     /// The socket is made under another name, closed to everybody else, and renamed: nobody can connect in between.
     ///
     /// # Errors
-    /// When `listen` is no such path, another process serves it, or the file cannot be made.
+    /// When `listen` is no such path, or too long a one; another process serves it, or the file cannot be made.
     pub fn bind(listen: &str) -> anyhow::Result<(Self, UnixListenerStream)> {
         let path = parse(listen)?;
         if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
@@ -33,7 +37,10 @@ impl Socket {
                 .with_context(|| format!("make the folder {}", parent.display()))?;
         }
         refuse_if_served(&path)?;
-        let aside = aside(&path);
+        // The kernel binds to short paths only: this one is short whatever the folder is called.
+        let folder = path.parent().unwrap_or(&path);
+        let folder = File::open(folder).with_context(|| format!("open {}", folder.display()))?;
+        let aside = aside(&folder, &path);
         remove_file(&aside)?;
         let listener = UnixListener::bind(&aside)
             .with_context(|| format!("make a socket beside {}", path.display()))?;
@@ -75,6 +82,10 @@ fn put_in_place(aside: &Path, path: &Path) -> anyhow::Result<()> {
 fn parse(listen: &str) -> anyhow::Result<PathBuf> {
     let path = listen.strip_prefix("unix://").map(PathBuf::from);
     match path {
+        Some(path) if path.as_os_str().len() > LONGEST => bail!(
+            "--listen {listen:?}: the path has {} bytes, and the kernel takes {LONGEST} at most",
+            path.as_os_str().len()
+        ),
         Some(path) if path.is_absolute() && path.file_name().is_some() => Ok(path),
         _ => bail!(
             "--listen {listen:?}: give unix:// and an absolute path, like unix:///run/vd/csi.sock"
@@ -101,11 +112,15 @@ fn refuse_if_served(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Hidden, because kubelet looks at every other socket that appears in its folder of plugins.
-fn aside(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}", std::process::id()));
-    path.with_file_name(name)
+fn aside(folder: &File, path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let hash = blake3::hash(name).to_hex();
+    PathBuf::from(format!(
+        "/proc/self/fd/{}/.{}.{}",
+        folder.as_raw_fd(),
+        &hash[..16],
+        std::process::id()
+    ))
 }
 
 fn remove_file(path: &Path) -> anyhow::Result<()> {
@@ -114,5 +129,36 @@ fn remove_file(path: &Path) -> anyhow::Result<()> {
             Err(error).with_context(|| format!("remove {}", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A path of `length` bytes in `folder`.
+    fn path_of(folder: &Path, length: usize) -> PathBuf {
+        let left = length - folder.as_os_str().len() - 1;
+        folder.join("s".repeat(left))
+    }
+
+    #[tokio::test]
+    async fn every_path_works_that_a_client_can_connect_to() {
+        let folder = tempfile::tempdir().unwrap();
+        for length in [60, 90, 99, 100, 106, 107] {
+            let path = path_of(folder.path(), length);
+            let listen = format!("unix://{}", path.display());
+            let (socket, _connections) = Socket::bind(&listen).unwrap();
+            assert!(socket.is_in_place());
+            UnixStream::connect(&path).unwrap();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            drop(socket);
+            let left = std::fs::read_dir(folder.path()).unwrap().count();
+            assert_eq!(left, 0, "{length}");
+        }
+        let path = path_of(folder.path(), 108);
+        let refused = Socket::bind(&format!("unix://{}", path.display())).unwrap_err();
+        assert!(refused.to_string().contains("108 bytes"), "{refused}");
     }
 }

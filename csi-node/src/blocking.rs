@@ -1,46 +1,68 @@
 //! The one place where blocking work leaves the async runtime.
 //!
-//! Bounded pools, so that copies of large images never keep a mount or an unmount waiting, and a hanging disk cannot eat
-//! threads without end. Work that has begun runs to its end: dropping the future does not stop it.
+//! Bounded pools, so that work of one kind never keeps another kind waiting: copies that run for hours no new volume, a check of a
+//! large filesystem no probe, background work nobody. And a hanging disk cannot eat threads without end. Work that has begun runs to
+//! its end: dropping the future does not stop it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use proto::errors::{Failure, Kind};
-use tokio::sync::Semaphore;
-
-/// How many short calls (mount, ioctl, record) run at once.
-const SHORT: usize = 16;
-/// How many long calls (mkfs, copy, capture, freeing) run at once.
-const LONG: usize = 4;
-/// How many calls that nobody waits for run at once, and those that only a person waits for.
-const BACKGROUND: usize = 2;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Which pool a piece of work belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Mounts, ioctls, records: milliseconds.
+    /// Looking, unmounting, ioctls: milliseconds.
     Short,
-    /// mkfs, copies, captures, freeing: up to hours.
-    Long,
-    /// Reading snapshots to see whether they are sound: it must not keep any other work waiting.
+    /// Staging and publishing: milliseconds, but for a check of a large filesystem that is damaged, which takes up to hours.
+    Mount,
+    /// Making, growing, cutting and deleting where no data is copied: seconds at most.
+    Change,
+    /// Copying data, for a snapshot, a restore or a clone: up to hours.
+    Copy,
+    /// What nobody waits for, or only a person: reading snapshots to see whether they are sound, compressing them. Up to hours.
     Background,
+    /// Freeing what was deleted: up to hours, and one after the other.
+    Freeing,
+}
+
+impl Work {
+    const ALL: [Self; 6] = [
+        Self::Short,
+        Self::Mount,
+        Self::Change,
+        Self::Copy,
+        Self::Background,
+        Self::Freeing,
+    ];
+
+    /// How many pieces of it run at once.
+    fn at_once(self) -> u32 {
+        match self {
+            Self::Short | Self::Mount => 16,
+            Self::Change | Self::Copy | Self::Background => 4,
+            Self::Freeing => 1,
+        }
+    }
 }
 
 /// Runs blocking work.
 #[derive(Clone)]
 pub struct Blocking {
-    short: Arc<Semaphore>,
-    long: Arc<Semaphore>,
-    background: Arc<Semaphore>,
+    /// In the order of [`Work::ALL`].
+    pools: [Arc<Semaphore>; 6],
 }
+
+/// The right to run one piece of work now.
+#[derive(Debug)]
+pub struct Turn(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 impl Default for Blocking {
     fn default() -> Self {
+        let pool = |work: Work| Arc::new(Semaphore::new(work.at_once() as usize));
         Self {
-            short: Arc::new(Semaphore::new(SHORT)),
-            long: Arc::new(Semaphore::new(LONG)),
-            background: Arc::new(Semaphore::new(BACKGROUND)),
+            pools: Work::ALL.map(pool),
         }
     }
 }
@@ -52,7 +74,7 @@ impl fmt::Debug for Blocking {
 }
 
 impl Blocking {
-    /// Runs `work` on a thread where it may block.
+    /// Runs `work` on a thread where it may block, when it is its turn.
     ///
     /// # Errors
     /// What `work` answers; `Internal` when it panicked.
@@ -61,19 +83,35 @@ impl Blocking {
         kind: Work,
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let pool = match kind {
-            Work::Short => &self.short,
-            Work::Long => &self.long,
-            Work::Background => &self.background,
-        };
-        let permit = Arc::clone(pool)
+        let turn = self.turn(kind).await?;
+        self.run_now(turn, work).await
+    }
+
+    /// Waits until a piece of work of this kind may run.
+    ///
+    /// # Errors
+    /// None while the process runs.
+    pub async fn turn(&self, kind: Work) -> Result<Turn, Failure> {
+        let permit = Arc::clone(&self.pools[kind as usize])
             .acquire_owned()
             .await
             .map_err(|_closed| stopped())?;
+        Ok(Turn(permit))
+    }
+
+    /// Runs `work`, whose turn it is, on a thread where it may block.
+    ///
+    /// # Errors
+    /// What `work` answers; `Internal` when it panicked.
+    pub async fn run_now<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
         let span = tracing::Span::current();
         #[allow(clippy::disallowed_methods, reason = "this is the place")]
         let running = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _turn = turn;
             span.in_scope(work)
         });
         running.await.map_err(|_panicked| stopped())?
@@ -81,19 +119,11 @@ impl Blocking {
 
     /// Waits until nothing runs.
     pub async fn idle(&self) {
-        let short = self
-            .short
-            .acquire_many(SHORT.try_into().unwrap_or(u32::MAX))
-            .await;
-        let long = self
-            .long
-            .acquire_many(LONG.try_into().unwrap_or(u32::MAX))
-            .await;
-        let background = self
-            .background
-            .acquire_many(BACKGROUND.try_into().unwrap_or(u32::MAX))
-            .await;
-        drop((short, long, background));
+        let mut all = Vec::new();
+        for work in Work::ALL {
+            let pool = &self.pools[work as usize];
+            all.push(pool.acquire_many(work.at_once()).await);
+        }
     }
 }
 

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 
 fn run(args: args::Args) -> anyhow::Result<()> {
     let settings = args.settings()?;
+    csi_controller::open_files::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("csi-node")

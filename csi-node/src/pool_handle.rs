@@ -4,9 +4,9 @@
 //! `Unavailable` with the reason, and goes on by itself once the same pool is there again.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 
-use pool::{Options, Pool};
+use pool::{Error, ErrorKind, Options, Pool};
 
 /// Opens a pool when it can, and again when it must.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct PoolHandle {
 struct Slot {
     options: Options,
     open: Option<Arc<Pool>>,
+    /// The opening that was given up. Operations that began in it keep the pool owned until they end.
+    earlier: Weak<Pool>,
     /// The reason that was logged last, so that each is logged once.
     reported: Option<String>,
 }
@@ -32,6 +34,7 @@ impl PoolHandle {
             slot: Mutex::new(Slot {
                 options,
                 open: None,
+                earlier: Weak::new(),
                 reported: None,
             }),
         }
@@ -55,7 +58,7 @@ impl PoolHandle {
                 Ok(()) => return Ok(Arc::clone(pool)),
                 Err(error) => {
                     tracing::error!(pool = %self.path.display(), %error, "the pool cannot be used");
-                    slot.open = None;
+                    slot.give_up();
                 }
             }
         }
@@ -67,12 +70,13 @@ impl PoolHandle {
                 Ok(Arc::clone(slot.open.insert(Arc::new(pool))))
             }
             Err(error) => {
+                let error = slot.explain(error);
                 let reason = error.to_string();
                 if slot.reported.as_ref() != Some(&reason) {
                     tracing::error!(pool = %self.path.display(), %error, "the pool cannot be opened");
                     slot.reported = Some(reason);
                 }
-                Err(error.with_kind(pool::ErrorKind::Unavailable))
+                Err(error.with_kind(ErrorKind::Unavailable))
             }
         }
     }
@@ -84,14 +88,88 @@ impl PoolHandle {
         slot.options.uuid = uuid.map(str::to_owned);
         let wrong = |pool: &Arc<Pool>| uuid.is_some_and(|uuid| uuid != pool.marker().uuid);
         if slot.open.as_ref().is_some_and(wrong) {
-            slot.open = None;
+            slot.give_up();
         }
     }
 
-    /// The pool, only if it is open and can be used. Never waits for a recovery.
+    /// The pool, only if it is open and can be used. Never waits for a recovery: while one runs, nothing is open.
     #[must_use]
     pub fn peek(&self) -> Option<Arc<Pool>> {
-        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = match self.slot.try_lock() {
+            Ok(slot) => slot,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         slot.open.clone().filter(|pool| pool.guard().is_ok())
+    }
+}
+
+impl Slot {
+    fn give_up(&mut self) {
+        if let Some(pool) = self.open.take() {
+            self.earlier = Arc::downgrade(&pool);
+        }
+    }
+
+    /// A pool that is owned may be owned by ourselves.
+    fn explain(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::InUse || self.earlier.strong_count() == 0 {
+            return error;
+        }
+        Error::new(
+            ErrorKind::InUse,
+            "an earlier opening of ours is still in use: operations that began before the pool failed are being stopped, and it \
+             is opened again when the last one has ended",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle() -> (tempfile::TempDir, PoolHandle) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool");
+        std::fs::create_dir(&path).unwrap();
+        pool::init(&path, "n1").unwrap();
+        (folder, PoolHandle::new(path, Options::default()))
+    }
+
+    fn rename(from: &Path, to: &Path) {
+        use nix::fcntl::{AT_FDCWD, renameat};
+        renameat(AT_FDCWD, from, AT_FDCWD, to).unwrap();
+    }
+
+    #[test]
+    fn an_earlier_opening_that_is_still_in_use_is_told_from_another_process() {
+        let (folder, handle) = handle();
+        let operation = handle.get().unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        rename(handle.path(), &elsewhere);
+        handle.get().unwrap_err();
+        rename(&elsewhere, handle.path());
+
+        let error = handle.get().unwrap_err();
+
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("of ours"), "{error}");
+        drop(operation);
+        let other = Pool::open(handle.path(), &Options::default()).unwrap();
+        let error = handle.get().unwrap_err();
+        assert!(error.to_string().contains("another running"), "{error}");
+        drop(other);
+        handle.get().unwrap();
+    }
+
+    #[test]
+    fn a_peek_does_not_wait_for_an_opening() {
+        let (_folder, handle) = handle();
+        handle.get().unwrap();
+        assert!(handle.peek().is_some());
+        let opening = handle.slot.lock().unwrap();
+        assert!(handle.peek().is_none());
+        drop(opening);
+        assert!(handle.peek().is_some());
     }
 }

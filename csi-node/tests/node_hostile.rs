@@ -126,3 +126,109 @@ async fn hostile_capabilities_are_refused_before_anything_is_looked_up() {
     }
     assert_eq!(machine.mounts(), []);
 }
+
+#[tokio::test]
+async fn an_unknown_volume_owns_no_mount_of_other_files_on_the_disk_of_the_pool() {
+    let machine = Machine::new();
+    let other_pool = Machine::new();
+    let theirs = other_pool.volume("theirs", ext4(), 16 * MIB).await;
+    theirs.stage().await.unwrap();
+    let file = Foreign::mounted(machine.path());
+    let unknown = Volume {
+        id: VolumeId::from_name("unknown"),
+        ..machine.volume("a", ext4(), 16 * MIB).await
+    };
+    // A volume of the other pool may even have the same name.
+    let same = Volume {
+        id: theirs.id.clone(),
+        ..unknown.clone()
+    };
+    for mount_point in [&theirs.staging, &file.mount_point] {
+        let at = machine.kubelet().join("bound");
+        fs::create_dir(&at).unwrap();
+        let flags = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some(mount_point), &at, None::<&str>, flags, None::<&str>).unwrap();
+        for id in ["unknown-id", unknown.id.as_str(), same.id.as_str()] {
+            assert!(
+                fails(&machine, id, &at).await,
+                "{id} at {}",
+                mount_point.display()
+            );
+            assert_eq!(machine.mounts().len(), 2, "{id}");
+        }
+        nix::mount::umount(&at).unwrap();
+        fs::remove_dir(&at).unwrap();
+    }
+    assert_eq!(theirs.devices().len(), 1);
+    theirs.unstage().await.unwrap();
+}
+
+/// Whether an unpublish of `id` at `path` is refused, and an unstage there undoes nothing.
+async fn fails(machine: &Machine, id: &str, path: &Path) -> bool {
+    use proto::csi::v1::node_server::Node as _;
+    use proto::csi::v1::{NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest};
+
+    let unstage = NodeUnstageVolumeRequest {
+        volume_id: id.to_owned(),
+        staging_target_path: node::text(path),
+    };
+    let unstaged = machine.service.node_unstage_volume(tonic::Request::new(unstage));
+    unstaged.await.unwrap();
+    let unpublish = NodeUnpublishVolumeRequest {
+        volume_id: id.to_owned(),
+        target_path: node::text(path),
+    };
+    let unpublished = machine
+        .service
+        .node_unpublish_volume(tonic::Request::new(unpublish));
+    unpublished
+        .await
+        .is_err_and(|status| status.code() == Code::FailedPrecondition)
+}
+
+/// A filesystem in a file of somebody else's, as snapd has many.
+struct Foreign {
+    mount_point: PathBuf,
+    device: pool::attach::loop_device::LoopDevice,
+}
+
+impl Foreign {
+    fn mounted(folder: &Path) -> Self {
+        let path = folder.join("foreign.img");
+        let file = fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        file.set_len(16 * MIB).unwrap();
+        let made = std::process::Command::new("mkfs.ext4")
+            .args(["-q", "-F"])
+            .arg(&path)
+            .status();
+        assert!(made.unwrap().success());
+        let device = pool::attach::loop_device::attach(&file, false).unwrap().device;
+        let mount_point = folder.join("foreign");
+        fs::create_dir(&mount_point).unwrap();
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(
+            Some(&device.path()),
+            &mount_point,
+            Some("ext4"),
+            flags,
+            None::<&str>,
+        )
+        .unwrap();
+        Self {
+            mount_point,
+            device,
+        }
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _gone = nix::mount::umount(&self.mount_point);
+        let _gone = pool::attach::loop_device::detach(&self.device);
+    }
+}

@@ -12,9 +12,9 @@ mod node;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, FileTypeExt, symlink};
 
-use node::{MIB, Machine, block, ext4, mount, with_flags, with_mode, write, xfs};
+use node::{MIB, Machine, Volume, block, ext4, mount, with_flags, with_mode, write, xfs};
 use pool::VolumeId;
-use pool::record::{FormatState, VolumeMode};
+use pool::record::{FormatState, Source, VolumeMode, VolumeRecord};
 use proto::csi::v1::volume_capability::access_mode::Mode;
 use tonic::Code;
 
@@ -44,6 +44,61 @@ async fn a_filesystem_volume_lives_from_stage_to_unstage() {
         assert_eq!(fs::read(volume.staging.join("file")).unwrap(), b"hello");
         volume.unstage().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_copy_of_a_volume_that_never_had_its_filesystem_gets_one_of_its_own() {
+    let machine = Machine::new();
+    for mode in [ext4(), xfs()] {
+        for state in [FormatState::Unformatted, FormatState::Formatting] {
+            let name = format!("{mode:?} {state:?}");
+            let source = machine.volume(&name, mode, 320 * MIB).await;
+            if state == FormatState::Formatting {
+                interrupt_mkfs(&source);
+            }
+            let cut = machine.snapshot(&name, &source).await;
+            let sources = [Source::Snapshot(cut), Source::Volume(source.id.clone())];
+            for (number, from) in sources.into_iter().enumerate() {
+                let copy = machine
+                    .copied(&format!("{name} {number}"), &source, from)
+                    .await;
+                assert_eq!(state_of(&copy), state, "{name} {number}");
+                copy.stage().await.unwrap();
+                assert_eq!(state_of(&copy), FormatState::Formatted);
+                write(&copy.staging.join("file"), b"hello");
+                copy.unstage().await.unwrap();
+                // What a copy has from now on is content.
+                let again = Source::Volume(copy.id.clone());
+                let again = machine
+                    .copied(&format!("{name} {number} again"), &copy, again)
+                    .await;
+                assert_eq!(state_of(&again), FormatState::Inherited);
+                again.stage().await.unwrap();
+                assert_eq!(fs::read(again.staging.join("file")).unwrap(), b"hello");
+                again.unstage().await.unwrap();
+            }
+        }
+    }
+}
+
+fn state_of(volume: &Volume<'_>) -> FormatState {
+    match volume.record().mode {
+        VolumeMode::Filesystem(format) => format.state,
+        VolumeMode::Block => panic!("a block volume"),
+    }
+}
+
+/// What a crash in mkfs leaves.
+fn interrupt_mkfs(volume: &Volume<'_>) {
+    let image = OpenOptions::new().write(true).open(volume.image()).unwrap();
+    image.write_all_at(b"half of a filesystem", 4096).unwrap();
+    let formatting = |record: &mut VolumeRecord| {
+        if let VolumeMode::Filesystem(format) = &mut record.mode {
+            format.state = FormatState::Formatting;
+        }
+    };
+    let pool = volume.machine.pool();
+    pool.update_volume(&volume.id, formatting).unwrap();
 }
 
 #[tokio::test]
@@ -264,6 +319,39 @@ async fn a_read_only_publish_cannot_be_written_and_is_not_a_writable_one() {
 }
 
 #[tokio::test]
+async fn a_publish_with_other_mount_options_is_not_the_same() {
+    let machine = Machine::new();
+    let plain = machine.volume("a", ext4(), 16 * MIB).await;
+    plain.stage().await.unwrap();
+    let all: [&[&str]; 5] = [
+        &[],
+        &["noexec"],
+        &["noatime", "noexec"],
+        &["strictatime", "nodiratime"],
+        &["ro", "relatime"],
+    ];
+    for flags in &all {
+        let pod = flags.join("-");
+        let pod = format!("pod-{pod}");
+        let volume = plain.with(with_flags(flags));
+        volume.publish(&pod).await.unwrap();
+        volume.publish(&pod).await.unwrap();
+        for other in all.iter().filter(|other| *other != flags) {
+            // Who says nothing about access times takes them as they are.
+            let fits = matches!(
+                (*flags, *other),
+                (["strictatime", "nodiratime"], []) | (["noatime", "noexec"], ["noexec"])
+            );
+            let expected = if fits { Ok(()) } else { Err(Code::AlreadyExists) };
+            let answer = plain.with(with_flags(other)).publish(&pod).await;
+            assert_eq!(answer, expected, "{other:?} on {flags:?}");
+        }
+        volume.unpublish(&pod).await.unwrap();
+    }
+    plain.unstage().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_volume_is_used_as_what_it_is() {
     let machine = Machine::new();
     let files = machine.volume("a", ext4(), 16 * MIB).await;
@@ -428,6 +516,34 @@ async fn a_volume_that_only_a_running_pod_still_has_mounted_is_staged_again() {
         volume.unstage().await.unwrap();
         assert!(volume.devices().is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_volume_whose_staging_folder_is_hidden_is_cut_all_the_same() {
+    let machine = Machine::new();
+    let hidden = machine.kubelet().join("hidden");
+    fs::create_dir_all(hidden.join("staging")).unwrap();
+    let volume = Volume {
+        staging: hidden.join("staging"),
+        ..machine.volume("a", ext4(), 16 * MIB).await
+    };
+    volume.stage().await.unwrap();
+    volume.publish("pod").await.unwrap();
+    write(&volume.target("pod").join("file"), b"kept");
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("tmpfs"), &hidden, Some("tmpfs"), flags, None::<&str>).unwrap();
+
+    let cut = machine.snapshot("cut", &volume).await;
+
+    nix::mount::umount(&hidden).unwrap();
+    let copy = machine
+        .copied("copy", &volume, Source::Snapshot(cut))
+        .await;
+    copy.stage().await.unwrap();
+    assert_eq!(fs::read(copy.staging.join("file")).unwrap(), b"kept");
+    copy.unstage().await.unwrap();
+    volume.unpublish("pod").await.unwrap();
+    volume.unstage().await.unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Everything is relative to an open folder, so no path is resolved twice and an unmounted pool cannot turn into writes
 //! on the root filesystem. A failed `fsync` is never repeated: the kernel has marked the pages clean, so a second
-//! success would mean nothing. The caller throws the object away or stops trusting the pool.
+//! success would mean nothing. What it was for is thrown away, or the caller stops trusting the pool.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -220,11 +220,23 @@ pub(crate) fn write_record(folder: &Folder, bytes: &[u8]) -> Result<()> {
 /// 3. The folder is synced: the new record is there for good.
 ///
 /// # Errors
-/// The kernel's. After an error in step 3 either record may survive; the caller reads it again after a restart.
+/// The kernel's. After one in step 1 the old record is in place as before, and nothing is left. One from step 2 on is
+/// `Uncertain`: either record may be on the disk, and the caller stops trusting the pool.
 pub(crate) fn replace_record(folder: &Folder, bytes: &[u8]) -> Result<()> {
     folder.remove_file(RECORD_TEMPORARY)?;
-    write_synced(folder, RECORD_TEMPORARY, bytes)?;
-    reached(Step::RecordTemporaryWritten)?;
+    let written = write_synced(folder, RECORD_TEMPORARY, bytes)
+        .and_then(|()| reached(Step::RecordTemporaryWritten));
+    if let Err(error) = written {
+        if let Err(left) = folder.remove_file(RECORD_TEMPORARY) {
+            // The next replacement removes it, or the next start.
+            tracing::debug!(%left, "a record that was not put in place stays for now");
+        }
+        return Err(error);
+    }
+    put_in_place(folder).map_err(|error| error.with_kind(ErrorKind::Uncertain))
+}
+
+fn put_in_place(folder: &Folder) -> Result<()> {
     renameat2(
         &folder.0,
         RECORD_TEMPORARY,

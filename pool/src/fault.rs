@@ -5,7 +5,7 @@
 //!
 //! `VD_FAULT=<step>:<action>` chooses one step; actions: `kill` (SIGKILL to ourselves), `power` (shut the pool's
 //! filesystem down without writing its log, then SIGKILL), `hang` (SIGSTOP to ourselves), `eio`, `enospc`, `edquot`,
-//! `erofs` (the step fails).
+//! `erofs` (the step fails). With `once-` before it, an action is done when the step is first reached, and never again.
 
 macro_rules! steps {
     ($( $operation:ident { $( $variant:ident = $name:literal ),+ $(,)? } )+) => {
@@ -176,6 +176,7 @@ mod action {
     use std::fs::File;
     use std::io;
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use nix::sys::signal::{Signal, kill, raise};
     use nix::unistd::Pid;
@@ -184,6 +185,7 @@ mod action {
     use crate::error::{Error, Result};
 
     static CHOSEN: OnceLock<Option<(String, String)>> = OnceLock::new();
+    static DONE: AtomicBool = AtomicBool::new(false);
     static POOL: OnceLock<File> = OnceLock::new();
 
     /// Says that `step` was reached, and does to this process what `VD_FAULT` asks for there.
@@ -196,9 +198,13 @@ mod action {
             let (name, action) = text.split_once(':')?;
             Some((name.to_owned(), action.to_owned()))
         });
-        match chosen {
-            Some((name, action)) if name == step.name() => act(step, action),
-            _ => Ok(()),
+        let Some((_, action)) = chosen.as_ref().filter(|(name, _)| name == step.name()) else {
+            return Ok(());
+        };
+        match action.strip_prefix("once-") {
+            Some(_) if DONE.swap(true, Ordering::Relaxed) => Ok(()),
+            Some(action) => act(step, action),
+            None => act(step, action),
         }
     }
 

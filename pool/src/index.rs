@@ -79,6 +79,21 @@ impl Index {
         });
     }
 
+    /// The record in this folder can be trusted.
+    pub(crate) fn trust(&mut self, parent: &str, name: &str) {
+        if self.release(parent, name) {
+            tracing::info!(parent, name, "the record can be trusted again");
+        }
+    }
+
+    /// Nothing is kept in this folder any more. Whether something was.
+    pub(crate) fn release(&mut self, parent: &str, name: &str) -> bool {
+        let path = format!("{parent}/{name}");
+        let before = self.quarantined.len();
+        self.quarantined.retain(|folder| folder.path != path);
+        self.quarantined.len() < before
+    }
+
     fn quarantined_in(&self, parent: &str) -> u64 {
         let kept = self.quarantined.iter();
         kept.filter(|folder| folder.path.starts_with(parent))

@@ -139,7 +139,7 @@ pub(crate) struct Ownership(#[allow(dead_code, reason = "held, not read")] Flock
 /// Takes the ownership of a pool.
 ///
 /// # Errors
-/// `Unavailable` when another process has it.
+/// `InUse` when another opening of the pool has it, mostly that of another process.
 pub(crate) fn own(root: &Folder, path: &Path) -> Result<Ownership> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let marker = nix::fcntl::openat(root.as_file(), MARKER, flags, Mode::empty())
@@ -148,7 +148,7 @@ pub(crate) fn own(root: &Folder, path: &Path) -> Result<Ownership> {
     match Flock::lock(marker, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Ownership(lock)),
         Err((_, Errno::EWOULDBLOCK)) => Err(Error::new(
-            ErrorKind::Unavailable,
+            ErrorKind::InUse,
             format!(
                 "the pool {} is owned by another running process; only one may change it",
                 path.display()

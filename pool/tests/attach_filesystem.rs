@@ -81,6 +81,21 @@ fn the_smallest_volumes_work() {
 }
 
 #[test]
+fn a_volume_that_is_too_small_for_its_filesystem_is_refused_and_stays_blank() {
+    let scratch = Scratch::new();
+    let sizes = [1, 7, 8, 9].map(|mib| (FsType::Ext4, mib));
+    for (fs, mib) in sizes.into_iter().chain([(FsType::Xfs, 299)]) {
+        let image = scratch.image(&format!("{fs}-{mib}"), mib * MIB);
+        let record = record(fs, mib * MIB, Provisioning::Thin);
+        let state = |state| panic!("{fs} of {mib} MiB became {state:?}");
+        let error = ensure_made(&image, &record, unformatted(fs), state).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+        assert!(error.to_string().contains("expand it"), "{error}");
+        assert_eq!(allocated(&image), 0);
+    }
+}
+
+#[test]
 fn a_new_filesystem_leaves_the_image_sparse_also_after_it_was_mounted() {
     let scratch = Scratch::new();
     for fs in [FsType::Ext4, FsType::Xfs] {

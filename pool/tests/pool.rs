@@ -215,10 +215,89 @@ fn a_damaged_record_is_kept_reported_and_heals() {
 }
 
 #[test]
+fn what_was_removed_behind_our_back_is_forgotten_when_somebody_asks_for_it() {
+    let (folder, pool) = mk_pool();
+    let before = pool.usage().unwrap().figures;
+    let volumes = ["a", "b", "c"].map(|name| {
+        let made = pool.create_volume(mk_volume(name, 1), |_| Ok(())).unwrap();
+        made.id
+    });
+    let damaged = pool.volume(&volumes[2]).unwrap();
+    let cut = pool
+        .create_snapshot(mk_snapshot("s", &damaged), content)
+        .unwrap()
+        .id;
+    let record = |id: &VolumeId| folder.path().join("volumes").join(id.as_str()).join("record");
+    fs::File::create(record(&damaged.id)).unwrap();
+    drop(pool);
+    let pool = open(folder.path());
+    assert_eq!(pool.quarantined().len(), 1);
+    let rm = |part: &str, id: &str| {
+        let gone = folder.path().join(part).join(id);
+        let status = std::process::Command::new("rm").arg("-r").arg(gone).status();
+        assert!(status.unwrap().success());
+    };
+    for id in &volumes {
+        rm("volumes", id.as_str());
+    }
+    rm("snapshots", cut.as_str());
+
+    pool.delete_volume(&volumes[0]).unwrap();
+    assert_eq!(
+        pool.volume(&volumes[1]).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    pool.delete_volume(&volumes[2]).unwrap();
+    pool.delete_snapshot(&cut).unwrap();
+
+    assert_eq!(pool.volumes(None, 10).0, []);
+    assert_eq!(pool.snapshots(None, 10, |_| true).0, []);
+    assert_eq!(pool.quarantined(), []);
+    let after = pool.usage().unwrap().figures;
+    assert_eq!(
+        (after.volume_sizes, after.snapshot_charges),
+        (before.volume_sizes, before.snapshot_charges)
+    );
+}
+
+#[test]
+fn a_volume_that_is_read_while_it_is_deleted_does_not_come_back() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const MANY: usize = 2000;
+    // In memory, where a deletion takes no longer than a read.
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    pool::init(folder.path(), "n1").unwrap();
+    let pool = open(folder.path());
+    let names: Vec<String> = (0..MANY).map(|number| format!("v{number}")).collect();
+    let now = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _reader in 0..3 {
+            scope.spawn(|| {
+                while let Some(name) = names.get(now.load(Ordering::Relaxed)) {
+                    let _there_or_not = pool.volume(&VolumeId::from_name(name));
+                }
+            });
+        }
+        for (number, name) in names.iter().enumerate() {
+            now.store(number, Ordering::Relaxed);
+            let made = pool.create_volume(mk_volume(name, 1), |_| Ok(())).unwrap();
+            pool.delete_volume(&made.id).unwrap();
+            if number % 100 == 0 {
+                pool.empty_trash().unwrap();
+            }
+        }
+        now.store(MANY, Ordering::Relaxed);
+    });
+    let (left, _more) = pool.volumes(None, MANY);
+    assert!(left.is_empty(), "{} came back", left.len());
+}
+
+#[test]
 fn a_pool_has_one_owner() {
     let (folder, pool) = mk_pool();
     let second = Pool::open(folder.path(), &Options::default()).unwrap_err();
-    assert_eq!(second.kind(), ErrorKind::Unavailable);
+    assert_eq!(second.kind(), ErrorKind::InUse);
     drop(pool);
     open(folder.path());
 }
@@ -359,6 +438,37 @@ fn leftovers_in_tmp_are_swept_at_the_start() {
     fs::File::create(left.join("record.tmp")).unwrap();
     open(folder.path());
     assert_eq!(count(folder.path(), "tmp"), 0);
+}
+
+#[test]
+fn a_leftover_that_cannot_be_removed_keeps_no_other_one() {
+    let (folder, pool) = mk_pool();
+    let record = pool.create_volume(mk_volume("a", 1), |_| Ok(())).unwrap();
+    let cut = pool
+        .create_snapshot(mk_snapshot("s", &record), content)
+        .unwrap();
+    drop(pool);
+    let tmp = folder.path().join("tmp");
+    // Neither a folder with something foreign in it, nor what is no folder, is removed.
+    fs::create_dir(tmp.join("a-foreign")).unwrap();
+    fs::File::create(tmp.join("a-foreign/notes")).unwrap();
+    fs::File::create(tmp.join("b-file")).unwrap();
+    fs::create_dir(tmp.join("pvc-x.1")).unwrap();
+    // The folder of an id of ours that is none.
+    let odd = VolumeId::from_name("odd");
+    fs::File::create(folder.path().join("volumes").join(odd.as_str())).unwrap();
+    let records = [("volumes", record.id.as_str()), ("snapshots", cut.id.as_str())]
+        .map(|(part, id)| folder.path().join(part).join(id).join("record.tmp"));
+    for record in &records {
+        fs::File::create(record).unwrap();
+    }
+
+    let pool = open(folder.path());
+
+    assert_eq!(count(folder.path(), "tmp"), 2);
+    assert!(tmp.join("a-foreign/notes").exists() && tmp.join("b-file").exists());
+    assert!(records.iter().all(|record| !record.exists()));
+    assert_eq!(pool.volume(&record.id).unwrap(), record);
 }
 
 #[test]

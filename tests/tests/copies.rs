@@ -54,6 +54,36 @@ fn a_copy_smaller_than_its_source_is_refused() {
     }
 }
 
+#[test]
+fn a_copy_of_a_filesystem_volume_that_was_never_used_can_be_used() {
+    for kind in [FsKind::Xfs, FsKind::Ext4] {
+        let fixture = Fixture::on(kind);
+        let client = &fixture.csi;
+        for fs in ["ext4", "xfs"] {
+            let how = filesystem(fs);
+            let source = client.made_volume(volume(fs, SIZE, how.clone())).volume_id;
+            let cut = client.made_snapshot(snapshot(fs, &source)).snapshot_id;
+            let new = |what: &str| volume(&format!("{fs} {what}"), 2 * SIZE, how.clone());
+            let copies = [
+                from_snapshot(new("restored"), &cut),
+                from_volume(new("cloned"), &source),
+            ];
+            for request in copies {
+                let copy = client.made_volume(request).volume_id;
+                let used = fixture.attachment(&copy, &format!("pod-{copy}"), &how);
+                used.up(client);
+                let bytes = used.write_data();
+                used.down(client);
+                used.up(client);
+                used.assert_data(&bytes);
+                used.down_and_delete(client);
+            }
+            accepted(client.delete_cut(&cut));
+            accepted(client.delete(&source));
+        }
+    }
+}
+
 /// A source with data, a snapshot of it, a restore and a clone: the snapshot, the restore and the clone.
 struct Family {
     source: String,

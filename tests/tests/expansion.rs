@@ -14,8 +14,11 @@ use tests::client::{accepted, refused};
 use tests::csi;
 use tests::fixture::Fixture;
 use tests::kubelet::Attachment;
-use tests::requests::{at_least, block, expand, filesystem, is_block, signed, uses, volume};
-use tests::scratch_fs::{FsKind, MIB};
+use tests::requests::{
+    at_least, block, expand, filesystem, from_snapshot, from_volume, is_block, signed, snapshot,
+    uses, volume,
+};
+use tests::scratch_fs::{FsKind, GIB, MIB};
 use tests::writer::{self, Writer};
 use tests::{content, tools};
 use tonic::Code;
@@ -183,17 +186,94 @@ fn growth_beyond_the_pool_is_refused_with_the_figures() {
     let attachment = fixture.published("small", BEFORE, &block());
     let free = u64::try_from(fixture.csi.free_bytes()).unwrap();
     let request = expand(&attachment.volume_id, BEFORE + 2 * free, block());
+    // Infeasible for external-resizer: only so may the user lower the request again.
     let status = refused(
         fixture.csi.controller_expand_volume(request),
-        Code::ResourceExhausted,
+        Code::OutOfRange,
     );
-    assert!(
-        status.message().chars().any(|one| one.is_ascii_digit()),
-        "{}",
-        status.message()
-    );
+    for figure in ["may promise", "MiB", "Delete volumes"] {
+        assert!(status.message().contains(figure), "{}", status.message());
+    }
     assert_grown(&attachment, BEFORE);
     attachment.down_and_delete(&fixture.csi);
+}
+
+/// A server whose expansions stop once the image has its new size, once or always, with a volume of which one was stopped so.
+fn half_grown(how: &csi::VolumeCapability, action: &str) -> (Fixture, String) {
+    let fault = format!("expand.image-grown:{action}");
+    let fixture = Fixture::with(FsKind::Xfs, 24 * GIB, |setup| setup.with_fault(&fault));
+    let volume = fixture
+        .csi
+        .made_volume(volume("source", BEFORE, how.clone()));
+    let request = expand(&volume.volume_id, AFTER, how.clone());
+    let status = refused(
+        fixture.csi.controller_expand_volume(request),
+        Code::Unavailable,
+    );
+    assert!(status.message().contains("goes on with the next call"));
+    assert_eq!(content::size_of(&fixture.image(&volume.volume_id)), AFTER);
+    (fixture, volume.volume_id)
+}
+
+#[test]
+fn a_copy_of_a_half_expanded_volume_holds_all_that_its_guest_could_write() {
+    for (fs, how) in uses() {
+        let (fixture, source) = half_grown(&how, "once-eio");
+        let client = &fixture.csi;
+        let used = fixture.attachment(&source, "pod-1", &how);
+        used.up(client);
+        assert_grown(&used, AFTER);
+        if is_block(&how) {
+            content::write_at(&used.target, AFTER - MIB, &content::pattern(fs, 4096));
+        }
+        let bytes = used.write_data();
+
+        let cut = client.made_snapshot(snapshot(fs, &source));
+        let again = expand(&source, AFTER, how.clone());
+        accepted(client.controller_expand_volume(again));
+        let copies = [
+            from_snapshot(volume("restored", AFTER, how.clone()), &cut.snapshot_id),
+            from_volume(volume("cloned", AFTER, how.clone()), &source),
+        ];
+        for request in copies {
+            let copy = client.made_volume(request);
+            let copy = fixture.attachment(&copy.volume_id, "pod-2", &how);
+            copy.up(client);
+            assert_grown(&copy, AFTER);
+            copy.assert_data(&bytes);
+            if is_block(&how) {
+                let end = content::read_at(&copy.target, AFTER - MIB, 4096);
+                assert_eq!(end, content::pattern(fs, 4096), "the end of the disk");
+            }
+            copy.down_and_delete(client);
+        }
+        accepted(client.delete_cut(&cut.snapshot_id));
+        used.down_and_delete(client);
+    }
+}
+
+#[test]
+fn a_volume_whose_expansion_cannot_be_finished_is_not_copied() {
+    let (mut fixture, source) = half_grown(&block(), "eio");
+    for _again in 0..2 {
+        let cut = refused(
+            fixture.csi.create_snapshot(snapshot("cut", &source)),
+            Code::Internal,
+        );
+        let clone = from_volume(volume("clone", AFTER, block()), &source);
+        let clone = refused(fixture.csi.create_volume(clone), Code::Internal);
+        for status in [cut, clone] {
+            let said = status.message();
+            assert!(said.contains("finish the interrupted expansion"), "{said}");
+        }
+    }
+    assert_eq!(fixture.csi.volume_ids(), std::slice::from_ref(&source));
+    assert!(fixture.csi.snapshot_ids().is_empty());
+    // The next start finishes it.
+    fixture.crash_and_restart();
+    let cut = fixture.csi.made_snapshot(snapshot("cut", &source));
+    accepted(fixture.csi.delete_cut(&cut.snapshot_id));
+    accepted(fixture.csi.delete(&source));
 }
 
 #[test]

@@ -249,6 +249,11 @@ fn a_pool_whose_filesystem_has_shut_down_answers_with_errors_and_heals_when_moun
         let client = &fixture.csi;
         let kept = made(client, "kept");
         fixture.fs.shut_down();
+        // That is no damage of the volume's.
+        for reason in reasons(client, &kept) {
+            let fits = ["Unreadable", "PoolUnavailable"].contains(&reason.as_str());
+            assert!(fits, "{kind:?}: {reason}");
+        }
         for _again in 0..3 {
             let create = requests::volume("new", MIB, requests::block());
             let status = client.create_volume(create).unwrap_err();

@@ -9,7 +9,6 @@
 )]
 
 use tests::client::{accepted, refused};
-use tests::content;
 use tests::csi;
 use tests::fixture::Fixture;
 use tests::requests::{
@@ -17,6 +16,7 @@ use tests::requests::{
     volume, with_parameter,
 };
 use tests::scratch_fs::{FsKind, GIB, MIB};
+use tests::{content, tools};
 use tonic::Code;
 
 const SIZE: u64 = 320 * MIB;
@@ -46,6 +46,33 @@ fn the_same_request_again_gives_the_same_volume() {
         accepted(fixture.csi.delete(&first.volume_id));
         accepted(fixture.csi.delete(&first.volume_id));
     }
+}
+
+#[test]
+fn an_ext4_of_any_size_that_can_be_asked_for_has_a_journal_and_can_be_used() {
+    let fixture = Fixture::on(FsKind::Xfs);
+    let how = filesystem("ext4");
+    for mib in [1, 7, 8, 9, 10, 11] {
+        let asked = volume(&format!("{mib} MiB"), mib * MIB, how.clone());
+        let made = fixture.csi.made_volume(asked);
+        assert_eq!(made.capacity_bytes, signed(mib.max(10) * MIB));
+        let used = fixture.attachment(&made.volume_id, "pod", &how);
+        used.up(&fixture.csi);
+        let bytes = used.write_data();
+        used.down(&fixture.csi);
+        let image = fixture.image(&made.volume_id);
+        let said = tools::run("dumpe2fs", &["-h", image.to_str().unwrap()]);
+        assert!(said.contains("has_journal"), "{mib} MiB: {said}");
+        used.up(&fixture.csi);
+        used.assert_data(&bytes);
+        used.down_and_delete(&fixture.csi);
+    }
+    let limited = csi::CreateVolumeRequest {
+        capacity_range: between(MIB, 9 * MIB),
+        ..volume("limited", MIB, how)
+    };
+    let status = refused(fixture.csi.create_volume(limited), Code::OutOfRange);
+    assert!(status.message().contains("10 MiB"), "{status:?}");
 }
 
 #[test]

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use tests::client::accepted;
 use tests::fixture::Fixture;
-use tests::requests::{block, snapshot, volume};
+use tests::records::{Record, of_volume};
+use tests::requests::{block, filesystem, snapshot, volume};
 use tests::scratch_fs::{FsKind, MIB};
 use tests::{check, content, loops};
 
@@ -194,9 +195,82 @@ fn a_volume_attached_twice_for_writing_is_found() {
 }
 
 #[test]
+fn a_device_of_a_deleted_volume_is_found() {
+    let mut fixture = Fixture::on(FsKind::Xfs);
+    let attachment = fixture.published("deleted", SIZE, &block());
+    let folder = parent(&fixture.image(&attachment.volume_id));
+    assert!(fixture.server.terminate().success());
+    let deleted = fixture.pool().join("trash/by-hand");
+    std::fs::rename(&folder, &deleted).unwrap();
+    assert_found(&fixture, "deleted", "no volume's image");
+    std::fs::rename(&deleted, &folder).unwrap();
+    check::clean(&fixture.pool());
+    fixture.server.start_again();
+    fixture.reconnect();
+    attachment.down_and_delete(&fixture.csi);
+}
+
+#[test]
+fn a_volume_in_use_that_was_never_staged_is_found() {
+    for how in [block(), filesystem("ext4")] {
+        let fixture = Fixture::on(FsKind::Xfs);
+        let attachment = fixture.published("in use", SIZE, &how);
+        let path = of_volume(&fixture.pool(), &attachment.volume_id);
+        let record = Record::read(&path);
+        std::fs::write(&path, record.clone().with("staged", false).bytes()).unwrap();
+        assert_found(&fixture, "in use", "never staged");
+        std::fs::write(&path, record.bytes()).unwrap();
+        attachment.down_and_delete(&fixture.csi);
+    }
+}
+
+#[test]
+fn a_volume_of_which_only_a_folder_is_still_mounted_is_found() {
+    let fixture = Fixture::on(FsKind::Xfs);
+    let attachment = fixture.published("folder", SIZE, &filesystem("ext4"));
+    let sub_path = attachment.target.join("sub");
+    std::fs::create_dir(&sub_path).unwrap();
+    let bound = fixture.kubelet().join("sub-path");
+    std::fs::create_dir(&bound).unwrap();
+    bind(&sub_path, &bound);
+    // As kubelet does for a subPath.
+    check::clean(&fixture.pool());
+    for whole in [&attachment.target, &attachment.staging] {
+        nix::mount::umount(whole).unwrap();
+    }
+    assert_found(&fixture, "folder", "but for its folder /sub");
+    nix::mount::umount(&bound).unwrap();
+    check::clean(&fixture.pool());
+    attachment.down_and_delete(&fixture.csi);
+}
+
+fn bind(source: &Path, target: &Path) {
+    let flags = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(source), target, None::<&str>, flags, None::<&str>).unwrap();
+}
+
+#[test]
 fn leftovers_are_found_once_nobody_works_on_the_pool() {
     let mut fixture = Fixture::on(FsKind::Xfs);
+    let made = fixture.csi.made_volume(volume("kept", SIZE, block()));
+    let cut = fixture.csi.made_snapshot(snapshot("kept", &made.volume_id));
+    let folders = [
+        fixture.image(&made.volume_id),
+        fixture.snapshot_file(&cut.snapshot_id),
+    ]
+    .map(|image| parent(&image));
+    let leftovers = folders.map(|folder| folder.join("record.tmp"));
+    for leftover in &leftovers {
+        std::fs::write(leftover, "half a record").unwrap();
+        // The server may be writing it at this moment.
+        check::clean(&fixture.pool());
+    }
     assert!(fixture.server.terminate().success());
+    for leftover in &leftovers {
+        assert_found(&fixture, "record.tmp", "record.tmp");
+        std::fs::remove_file(leftover).unwrap();
+    }
+    check::clean(&fixture.pool());
     for place in ["tmp/half-made", "trash/half-gone"] {
         let leftover = fixture.pool().join(place);
         std::fs::create_dir(&leftover).unwrap();
@@ -205,6 +279,9 @@ fn leftovers_are_found_once_nobody_works_on_the_pool() {
         check::clean(&fixture.pool());
     }
     fixture.server.start_again();
+    fixture.reconnect();
+    accepted(fixture.csi.delete_cut(&cut.snapshot_id));
+    accepted(fixture.csi.delete(&made.volume_id));
 }
 
 #[test]

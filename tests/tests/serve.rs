@@ -9,15 +9,18 @@
 )]
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use tests::client::{Client, accepted, refused};
+use csi::volume_capability::access_mode::Mode;
 use tests::csi;
 use tests::fixture::{Fixture, initialise};
-use tests::requests::{block, snapshot, uses, volume, with_parameter};
+use tests::kubelet::Attachment;
+use tests::requests::{block, snapshot, uses, volume, with_mode, with_parameter};
 use tests::scratch_fs::{FsKind, GIB, MIB, ScratchFs};
 use tests::server::{Server, Setup};
-use tests::tree;
+use tests::{tools, tree};
 use tonic::Code;
 
 const SIZE: u64 = 320 * MIB;
@@ -28,6 +31,37 @@ fn the_socket_is_for_root_alone() {
     let socket = std::fs::metadata(&fixture.server.setup().socket).unwrap();
     assert!(socket.file_type().is_socket());
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_server_takes_more_connections_than_it_may_have_open_files_at_its_start() {
+    const FEW: u64 = 128;
+    let fixture = Fixture::with(FsKind::Xfs, 24 * GIB, |setup| {
+        let program = setup.folder.join("few-files");
+        let script = format!(
+            "#!/bin/sh\nulimit -Sn {FEW}\nexec {} \"$@\"\n",
+            setup.program.display()
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Setup { program, ..setup }
+    });
+    let made = fixture.csi.made_volume(volume("volume", SIZE, block()));
+    let socket = &fixture.server.setup().socket;
+    let connections: Vec<UnixStream> = (0..2 * FEW)
+        .map(|_| UnixStream::connect(socket).unwrap())
+        .collect();
+    let open = || {
+        let files = format!("/proc/{}/fd", fixture.server.pid());
+        std::fs::read_dir(files).unwrap().count() as u64
+    };
+    tests::wait::until("they are accepted", tests::server::PATIENCE, || {
+        open() >= 2 * FEW
+    });
+    assert!(fixture.server.client().is_ready());
+    assert!(tests::damage::troubled(&fixture.csi).is_empty());
+    accepted(fixture.csi.delete(&made.volume_id));
+    drop(connections);
 }
 
 #[test]
@@ -279,13 +313,12 @@ fn a_read_only_pool_refuses_changes_and_heals_when_it_is_writable_again() {
 }
 
 #[test]
-fn published_volumes_survive_a_pool_that_went_read_only_and_can_be_taken_down() {
+fn published_volumes_survive_a_pool_that_was_shut_down_and_can_be_taken_down() {
     let mut fixture = Fixture::on(FsKind::Xfs);
     for (name, how) in uses() {
         let attachment = fixture.published(name, SIZE, &how);
         let bytes = attachment.write_data();
         fixture.server.kill();
-        // Files of the pool are open for writing, so the whole filesystem is made read-only the way an error does it.
         fixture.fs.shut_down();
         fixture.fs.take_apart_users();
         fixture.fs.unmount();
@@ -294,6 +327,88 @@ fn published_volumes_survive_a_pool_that_went_read_only_and_can_be_taken_down() 
         fixture.reconnect();
         attachment.up(&fixture.csi);
         attachment.assert_data(&bytes);
+        attachment.down_and_delete(&fixture.csi);
+    }
+}
+
+/// Undoes a publish and a stage twice, and sees that nothing is left.
+#[track_caller]
+fn taken_down_twice(fixture: &Fixture, attachments: &[Attachment]) {
+    for attachment in attachments {
+        for _again in 0..2 {
+            accepted(attachment.unpublish(&fixture.csi));
+        }
+        for _again in 0..2 {
+            accepted(attachment.unstage(&fixture.csi));
+        }
+        assert!(!attachment.target.exists());
+    }
+    assert!(fixture.fs.loops().is_empty(), "a device is left");
+}
+
+#[test]
+fn what_was_published_for_reading_is_taken_down_from_a_pool_that_is_read_only() {
+    for kind in FsKind::ALL {
+        let mut fixture = Fixture::on(kind);
+        // A filesystem that is mounted for reading lies on a device for writing all the same, which forbids the remount.
+        let writer = fixture.published("volume", SIZE, &block());
+        writer.write_data();
+        writer.down(&fixture.csi);
+        let how = with_mode(block(), Mode::SingleNodeReaderOnly);
+        let attachments = ["pod-1", "pod-2"].map(|pod| {
+            let name = format!("for {pod}");
+            let made = fixture.csi.made_volume(volume(&name, SIZE, block()));
+            let reader = fixture.attachment(&made.volume_id, pod, &how);
+            reader.up(&fixture.csi);
+            reader
+        });
+        fixture.fs.remount(true);
+        let status = refused(
+            fixture.csi.delete(&attachments[0].volume_id),
+            Code::FailedPrecondition,
+        );
+        assert!(status.message().contains("published"), "{status:?}");
+        // Also by a server that has never seen the pool writable.
+        fixture.crash_and_restart();
+        taken_down_twice(&fixture, &attachments);
+        fixture.fs.remount(false);
+        for id in fixture.csi.volume_ids() {
+            accepted(fixture.csi.delete(&id));
+        }
+    }
+}
+
+#[test]
+fn what_was_published_for_writing_is_taken_down_from_a_pool_that_an_error_made_read_only() {
+    let mut fixture = Fixture::on(FsKind::Ext4);
+    let pool = fixture.pool();
+    let option = ["-o", "remount,errors=remount-ro", pool.to_str().unwrap()];
+    let _quiet = tools::run("mount", &option);
+    let attachments: Vec<Attachment> = uses()
+        .into_iter()
+        .map(|(name, how)| {
+            let attachment = fixture.published(name, SIZE, &how);
+            attachment.write_data();
+            attachment
+        })
+        .collect();
+    let name = fixture.fs.device().file_name().unwrap().to_str().unwrap();
+    std::fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1").unwrap();
+    let request = volume("refused", MIB, block());
+    let refused = refused(fixture.csi.create_volume(request), Code::Unavailable);
+    assert!(refused.message().contains("Read-only"), "{refused:?}");
+    taken_down_twice(&fixture, &attachments);
+
+    fixture.server.kill();
+    fixture.fs.unmount();
+    // It exits with 1, because there was something to repair.
+    let device = fixture.fs.device().to_str().unwrap();
+    let _repaired = tools::attempt("e2fsck", &["-f", "-y", device]);
+    fixture.fs.mount();
+    fixture.server.start_again();
+    fixture.reconnect();
+    for attachment in &attachments {
+        attachment.up(&fixture.csi);
         attachment.down_and_delete(&fixture.csi);
     }
 }

@@ -53,14 +53,14 @@ impl<B: Backend> ControllerService<B> {
 
     /// The volume that an earlier call of this name made, when this one could not even begin.
     ///
-    /// Once a volume exists, its source may be deleted or grown. A caller that never got its
-    /// answer calls again; were it told NOT_FOUND or OUT_OF_RANGE now, it would forget a volume
-    /// that exists. Asking after the failure, not before, leaves no gap: the source is held until
+    /// Once a volume exists, its source may be deleted, grown, or found to be damaged. A caller that
+    /// never got its answer calls again; were it told NOT_FOUND, OUT_OF_RANGE or DATA_LOSS now, it
+    /// would forget a volume that exists. Asking after the failure, not before, leaves no gap: the source is held until
     /// the volume is there.
     async fn made_before(&self, asked: &Asked, failure: Failure) -> Result<Volume, Failure> {
         let settled_by_source = matches!(
             failure.kind,
-            Kind::NotFound | Kind::OutOfRange | Kind::InvalidArgument
+            Kind::NotFound | Kind::OutOfRange | Kind::InvalidArgument | Kind::Corrupt
         );
         if asked.source.is_none() || !settled_by_source {
             return Err(failure);

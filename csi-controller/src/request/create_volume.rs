@@ -102,7 +102,8 @@ impl Asked {
         })
     }
 
-    /// The first way in which a volume of this name is not what was asked for.
+    /// The first way in which a volume of this name is not what was asked for. Access modes are none: a mode that a volume can have
+    /// at all (on one node) fits every volume, and what a pod may do with it is decided when it is published.
     pub(crate) fn difference(&self, existing: &Volume) -> Option<String> {
         let asked = &self.parameters.provisioning;
         if !self.size.admits(existing.capacity_bytes) {

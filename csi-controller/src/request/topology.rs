@@ -1,10 +1,15 @@
 //! Where an object is to be: topology of CSI to nodes of ours.
 
+use std::collections::HashSet;
+
 use proto::csi::v1::{Topology, TopologyRequirement};
 use proto::errors::Failure;
 
 use super::text::shown;
 use crate::model::Placement;
+
+/// Kubernetes is made for 5000 nodes. Whoever places an object looks at each of them for each pool.
+const MOST: usize = 16_384;
 
 /// Reads a requirement; an absent or empty one allows every node.
 ///
@@ -16,33 +21,42 @@ pub(crate) fn parse_requirement(
     let Some(requirement) = requirement else {
         return Ok(Placement::default());
     };
-    let nodes = |list: &[Topology]| -> Result<Vec<String>, Failure> {
-        let mut nodes: Vec<String> = Vec::with_capacity(list.len());
-        for topology in list {
-            let node = node(key, topology)?;
-            if !nodes.iter().any(|seen| seen == node) {
-                nodes.push(node.to_owned());
-            }
-        }
-        Ok(nodes)
-    };
-    let requisite = nodes(&requirement.requisite)?;
-    let preferred = nodes(&requirement.preferred)?;
-    let placement = Placement {
-        requisite,
-        preferred,
-    };
-    match placement
-        .preferred
+    let requisite = nodes(key, &requirement.requisite)?;
+    let preferred = nodes(key, &requirement.preferred)?;
+    let allowed: HashSet<&str> = requisite.iter().copied().collect();
+    let stranger = preferred
         .iter()
-        .find(|node| !placement.allows(node))
-    {
-        None => Ok(placement),
-        Some(node) => Err(Failure::invalid(format!(
+        .find(|node| !allowed.is_empty() && !allowed.contains(*node));
+    if let Some(node) = stranger {
+        return Err(Failure::invalid(format!(
             "accessibility_requirements: node {} is preferred but not among the requisite ones",
             shown(node)
-        ))),
+        )));
     }
+    let owned = |nodes: Vec<&str>| nodes.into_iter().map(str::to_owned).collect();
+    Ok(Placement {
+        requisite: owned(requisite),
+        preferred: owned(preferred),
+    })
+}
+
+/// The nodes of a list in its order, each once.
+fn nodes<'a>(key: &str, list: &'a [Topology]) -> Result<Vec<&'a str>, Failure> {
+    if list.len() > MOST {
+        return Err(Failure::invalid(format!(
+            "accessibility_requirements: {} topologies are more than any cluster has nodes; {MOST} are allowed",
+            list.len()
+        )));
+    }
+    let mut seen = HashSet::new();
+    let mut nodes = Vec::new();
+    for topology in list {
+        let node = node(key, topology)?;
+        if seen.insert(node) {
+            nodes.push(node);
+        }
+    }
+    Ok(nodes)
 }
 
 /// The node that a topology names.

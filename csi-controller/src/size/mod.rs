@@ -9,6 +9,8 @@ use crate::model::{FsType, VolumeMode};
 pub const ALIGNMENT_BYTES: u64 = 1 << 20;
 /// The size of a volume for which no size was asked.
 pub const DEFAULT_BYTES: u64 = 1 << 30;
+/// Below 9 MiB mkfs.ext4 leaves the journal out, or fails.
+pub const EXT4_MINIMUM_BYTES: u64 = 10 << 20;
 /// mkfs.xfs makes no smaller file system.
 pub const XFS_MINIMUM_BYTES: u64 = 300 << 20;
 /// The largest size that CSI can express.
@@ -102,8 +104,8 @@ impl SizeRange {
                 Kind::OutOfRange,
                 format!(
                     "limit_bytes {} is below {capacity_bytes} bytes, the smallest size this volume \
-                     can have: sizes are multiples of 1 MiB, xfs has at least 300 MiB, and a copy \
-                     is as large as its source",
+                     can have: sizes are multiples of 1 MiB, ext4 has at least 10 MiB and xfs 300 \
+                     MiB, and a copy is as large as its source",
                     self.limit_bytes
                 ),
             ));
@@ -160,7 +162,8 @@ impl SizeRange {
 #[must_use]
 pub fn minimum(mode: VolumeMode) -> u64 {
     match mode {
-        VolumeMode::Block | VolumeMode::Filesystem(FsType::Ext4) => ALIGNMENT_BYTES,
+        VolumeMode::Block => ALIGNMENT_BYTES,
+        VolumeMode::Filesystem(FsType::Ext4) => EXT4_MINIMUM_BYTES,
         VolumeMode::Filesystem(FsType::Xfs) => XFS_MINIMUM_BYTES,
     }
 }

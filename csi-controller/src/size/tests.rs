@@ -3,7 +3,7 @@
 use proto::csi::v1::CapacityRange;
 use proto::errors::Kind;
 
-use super::{DEFAULT_BYTES, Size, SizeRange, SourceSize, XFS_MINIMUM_BYTES};
+use super::{DEFAULT_BYTES, EXT4_MINIMUM_BYTES, Size, SizeRange, SourceSize, XFS_MINIMUM_BYTES};
 use crate::model::{FsType, VolumeMode};
 
 const MIB: u64 = 1 << 20;
@@ -49,7 +49,8 @@ fn a_range_that_is_absent_says_nothing() {
 fn a_new_volume_has_the_size_asked_for_rounded_up() {
     for (asked, mode, expected) in [
         (range(0, 0), EXT4, size(DEFAULT_BYTES, DEFAULT_BYTES)),
-        (range(1, 0), EXT4, size(1, MIB)),
+        (range(1, 0), EXT4, size(1, EXT4_MINIMUM_BYTES)),
+        (range(10 * MIB + 1, 0), EXT4, size(10 * MIB + 1, 11 * MIB)),
         (
             range(10_000_000_000, 0),
             EXT4,
@@ -59,7 +60,12 @@ fn a_new_volume_has_the_size_asked_for_rounded_up() {
         (range(MIB, 0), XFS, size(MIB, XFS_MINIMUM_BYTES)),
         (range(MIB, 0), VolumeMode::Block, size(MIB, MIB)),
         (range(0, 2 * GIB), EXT4, size(GIB, GIB)),
-        (range(0, 5 * MIB + 1), EXT4, size(5 * MIB, 5 * MIB)),
+        (range(0, 12 * MIB + 1), EXT4, size(12 * MIB, 12 * MIB)),
+        (
+            range(0, 5 * MIB + 1),
+            VolumeMode::Block,
+            size(5 * MIB, 5 * MIB),
+        ),
     ] {
         assert_eq!(
             asked.decide(mode, None).expect("possible"),
@@ -78,7 +84,9 @@ fn a_size_that_cannot_be_is_out_of_range() {
     for (asked, mode, source) in [
         (range(1, 1), EXT4, None),
         (range(0, 1), EXT4, None),
-        (range(MIB + 1, 2 * MIB - 1), EXT4, None),
+        (range(11 * MIB + 1, 12 * MIB - 1), EXT4, None),
+        (range(MIB, 9 * MIB), EXT4, None),
+        (range(0, 9 * MIB), EXT4, None),
         (range(MIB, 299 * MIB), XFS, None),
         (range(i64::MAX as u64, 0), EXT4, None),
         (range(u64::MAX, 0), EXT4, None),

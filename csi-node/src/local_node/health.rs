@@ -13,6 +13,8 @@ pub enum Problem {
     RecordDamaged(String),
     /// Its image is missing, or has another size than the record says.
     ImageDamaged(String),
+    /// Its record or its image cannot be read now. That says nothing of what is in it.
+    Unreadable(String),
     /// The pool cannot be used.
     PoolUnavailable(String),
 }
@@ -89,10 +91,14 @@ fn problems(pool: &Pool, id: &VolumeId) -> Result<Vec<Problem>, Failure> {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             return Ok(vec![Problem::RecordDamaged(error.to_string())]);
         }
-        Err(error) => return Err(crate::failure::of(error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(crate::failure::of(error)),
+        Err(error) => return Ok(vec![Problem::Unreadable(error.to_string())]),
     };
     match pool.checked_image(&record, false) {
         Ok(_) => Ok(Vec::new()),
-        Err(error) => Ok(vec![Problem::ImageDamaged(error.to_string())]),
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            Ok(vec![Problem::ImageDamaged(error.to_string())])
+        }
+        Err(error) => Ok(vec![Problem::Unreadable(error.to_string())]),
     }
 }

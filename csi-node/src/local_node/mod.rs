@@ -28,7 +28,7 @@ use std::time::Duration;
 pub use health::Problem;
 pub use integrity::{Verdict, describe};
 use pool::Pool;
-use pool::record::{SnapshotRecord, VolumeRecord};
+use pool::record::{Packing, SnapshotRecord, Source, VolumeRecord};
 pub use progress::Wanted;
 use proto::errors::{Failure, Kind};
 pub use read::Page;
@@ -36,7 +36,7 @@ pub use scrub::{Period, Rate, Scrub};
 pub use snapshots::SnapshotRequest;
 pub use volumes::VolumeRequest;
 
-use crate::blocking::{Blocking, Work};
+use crate::blocking::{Blocking, Turn, Work};
 use crate::claims::Claims;
 use crate::failure;
 use crate::joiner::Joiner;
@@ -164,7 +164,7 @@ impl LocalNode {
         let emptied = self
             .0
             .blocking
-            .run(Work::Long, move || {
+            .run(Work::Freeing, move || {
                 node.pool()?.empty_trash().map_err(failure::of)
             })
             .await;
@@ -205,17 +205,56 @@ impl LocalNode {
         !self.0.stopping.load(Ordering::Acquire)
     }
 
-    async fn long<T: Send + 'static>(
+    /// Runs `work` that copies no data.
+    async fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        if !self.may_go_on() {
-            return Err(Failure::new(
-                Kind::Unavailable,
-                "the driver is stopping; try again",
-            ));
+        let turn = self.turn(Work::Change).await?;
+        self.run_now(turn, work).await
+    }
+
+    /// Waits until work of this kind may run. Nothing is claimed meanwhile: what waits behind copies of hours keeps nobody from
+    /// using its volume.
+    async fn turn(&self, kind: Work) -> Result<Turn, Failure> {
+        let turn = self.0.blocking.turn(kind).await?;
+        if self.may_go_on() {
+            return Ok(turn);
         }
+        Err(Failure::new(
+            Kind::Unavailable,
+            "the driver is stopping; try again",
+        ))
+    }
+
+    async fn run_now<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
         let node = self.clone();
-        self.0.blocking.run(Work::Long, move || work(&node)).await
+        self.0.blocking.run_now(turn, move || work(&node)).await
+    }
+
+    /// What kind of work it is to make something of `source`: a copy, where blocks cannot be shared, or are packed. Who cannot be
+    /// asked makes no work.
+    async fn work_for(&self, source: Source) -> Result<Work, Failure> {
+        self.short(move |node| {
+            let copies = node.pool().and_then(|pool| {
+                let packed = match &source {
+                    Source::Volume(_) => false,
+                    Source::Snapshot(id) => {
+                        let record = pool.snapshot(id).map_err(failure::of)?;
+                        matches!(record.packing, Packing::Done(_))
+                    }
+                };
+                Ok(packed || !pool.reflink().map_err(failure::of)?)
+            });
+            Ok(match copies {
+                Ok(true) => Work::Copy,
+                Ok(false) | Err(_) => Work::Change,
+            })
+        })
+        .await
     }
 }

@@ -6,9 +6,10 @@
 //! | a mounted filesystem | frozen around the cut, so that it is clean |
 //! | a published device, or mounted in a container alone | as it is: one atomic call, crash-consistent |
 
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
+use nix::fcntl::OFlag;
 use pool::attach::freeze::FreezeGuard;
 use pool::attach::loop_device::{self, ImageKey, LoopDevice, Usage};
 use pool::attach::mountinfo::MountTable;
@@ -78,22 +79,34 @@ fn freeze(device: &LoopDevice) -> Result<Quiet> {
     }
 }
 
-/// Opens any place where the filesystem on `device` is mounted, and makes sure that it is that filesystem.
+/// Opens any place where the filesystem on `device` is mounted, and makes sure that it is that filesystem: a place may lie hidden
+/// below another mount.
 pub(super) fn open_mount(device: &LoopDevice) -> Result<File> {
     let mounts = MountTable::read()?;
+    let mut unopened = None;
     for mount in mounts.of_filesystem(device.device_number()) {
-        let opened = File::open(&mount.mount_point)
-            .context_with(|| format!("open {}", mount.mount_point.display()))?;
-        // Another filesystem may be mounted over this place.
-        if opened.metadata().during("look at a mount point")?.dev() == device.rdev {
-            return Ok(opened);
+        // A single file of it may be mounted, and be a pipe.
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits())
+            .open(&mount.mount_point)
+            .context_with(|| format!("open {}", mount.mount_point.display()));
+        match opened {
+            Ok(file) if file.metadata().is_ok_and(|found| found.dev() == device.rdev) => {
+                return Ok(file);
+            }
+            Ok(_another_filesystem) => {}
+            Err(error) => unopened = Some(error),
         }
     }
-    Err(Error::new(
-        ErrorKind::Busy,
-        format!(
-            "{} was mounted a moment ago and is not any more; try again",
-            device.path().display()
-        ),
-    ))
+    Err(unopened.unwrap_or_else(|| {
+        Error::new(
+            ErrorKind::Busy,
+            format!(
+                "{} was mounted a moment ago and is not any more, or lies hidden below another mount; try again",
+                device.path().display()
+            ),
+        )
+    }))
 }

@@ -56,7 +56,7 @@ impl LocalNode {
         };
         let worked_on = id.clone();
         let repacked = self
-            .long(move |node| {
+            .background(move |node| {
                 let copying = node.0.copying.begin(worked_on.as_str());
                 let running = node.watch(&copying);
                 repack(&*node.pool()?, &worked_on, &running).map_err(failure::of)

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use pool::fault::{Step, reached};
-use pool::record::{Checksum, Compression, SnapshotRecord, Timestamp, VolumeRecord};
+use pool::record::{Checksum, Compression, SnapshotRecord, Source, Timestamp, VolumeRecord};
 use pool::{Context, ErrorKind, NewSnapshot, Pool, SnapshotContent, SnapshotId, VolumeId};
 use proto::errors::Failure;
 use snapshot_engine::Cut;
@@ -58,10 +58,12 @@ impl LocalNode {
             (Object::Snapshot(request.id.to_string()), Hold::Alone),
             (Object::Volume(request.source.to_string()), Hold::Shared),
         ];
+        let kind = self.work_for(Source::Volume(request.source.clone())).await?;
+        let turn = self.turn(kind).await?;
         let claimed = self.0.claims.try_claim("snapshot", &wanted)?;
         let cut = self.claim_cut(&request.source).await?;
         let made = self
-            .long(move |node| {
+            .run_now(turn, move |node| {
                 let _claims = (claimed, cut);
                 let copying = node.0.copying.begin(request.id.as_str());
                 create(&*node.pool()?, request, &node.watch(&copying)).map_err(failure::of)
@@ -90,7 +92,7 @@ impl LocalNode {
                     let wanted = [(Object::Snapshot(id.to_string()), Hold::Alone)];
                     let claimed = node.0.claims.try_claim("deletion", &wanted)?;
                     let deleted = node
-                        .long(move |node| {
+                        .change(move |node| {
                             let _claimed = claimed;
                             node.pool()?.delete_snapshot(&id).map_err(failure::of)
                         })
@@ -116,7 +118,7 @@ fn create(
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let source = pool.volume(&request.source)?;
+    let source = pool.settled_volume(&request.source)?;
     let shares_blocks = pool.reflink()?;
     let live = pool.checked_image(&source, false)?;
     let new = NewSnapshot {

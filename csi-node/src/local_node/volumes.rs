@@ -10,6 +10,7 @@ use snapshot_engine::Watch;
 
 use super::progress::Running;
 use super::{LocalNode, integrity, quiet, release, still};
+use crate::blocking::Work;
 use crate::claims::{Hold, Object};
 use crate::failure;
 
@@ -26,7 +27,7 @@ pub struct VolumeRequest {
     pub size_bytes: u64,
     /// Whether blocks are allocated ahead.
     pub provisioning: Provisioning,
-    /// How pods will see it. With a source, the state of a filesystem's format is `Inherited`.
+    /// How pods will see it. With a source, the state of a filesystem's format is decided by the source's record.
     pub mode: VolumeMode,
     /// Access modes by their CSI names.
     pub access_modes: Vec<String>,
@@ -51,6 +52,11 @@ impl LocalNode {
     }
 
     async fn create_volume_alone(&self, request: VolumeRequest) -> Result<VolumeRecord, Failure> {
+        let kind = match &request.source {
+            None => Work::Change,
+            Some(source) => self.work_for(source.clone()).await?,
+        };
+        let turn = self.turn(kind).await?;
         let mut wanted = vec![(Object::Volume(request.id.to_string()), Hold::Alone)];
         match &request.source {
             Some(Source::Snapshot(id)) => {
@@ -66,7 +72,7 @@ impl LocalNode {
             Some(Source::Volume(id)) => Some(self.claim_cut(id).await?),
             Some(Source::Snapshot(_)) | None => None,
         };
-        self.long(move |node| {
+        self.run_now(turn, move |node| {
             let _claims = (claimed, cut);
             let copying = node.0.copying.begin(request.id.as_str());
             create(&*node.pool()?, request, &node.watch(&copying)).map_err(failure::of)
@@ -100,7 +106,7 @@ impl LocalNode {
                 async move {
                     let wanted = [(Object::Volume(id.to_string()), Hold::Alone)];
                     let claimed = node.0.claims.try_claim("expansion", &wanted)?;
-                    node.long(move |node| {
+                    node.change(move |node| {
                         let _claimed = claimed;
                         node.pool()?
                             .expand_volume(&id, requested_bytes, size_bytes)
@@ -126,7 +132,7 @@ impl LocalNode {
                     let wanted = [(Object::Volume(id.to_string()), Hold::Alone)];
                     let claimed = node.0.claims.try_claim("deletion", &wanted)?;
                     let deleted = node
-                        .long(move |node| {
+                        .change(move |node| {
                             let _claimed = claimed;
                             delete(&*node.pool()?, &id).map_err(failure::of)
                         })
@@ -159,9 +165,15 @@ fn create(
         Err(error) => return Err(error),
     }
     match request.source.clone() {
-        None => pool.create_volume(new_volume(request, None), |_empty| Ok(())),
+        None => {
+            let fresh = Descent {
+                lineage: None,
+                mode: request.mode,
+            };
+            pool.create_volume(new_volume(request, fresh), |_empty| Ok(()))
+        }
         Some(Source::Snapshot(id)) => restore(pool, request, &pool.open_snapshot(&id)?, running),
-        Some(Source::Volume(id)) => clone(pool, request, &pool.volume(&id)?, running),
+        Some(Source::Volume(id)) => clone(pool, request, &pool.settled_volume(&id)?, running),
     }
 }
 
@@ -174,7 +186,8 @@ fn restore(
     let record = &snapshot.record;
     integrity::refuse_damaged(record)?;
     large_enough(&request, record.virtual_bytes)?;
-    let new = new_volume(request, Some(record.lineage.clone()));
+    let descent = Descent::of(&request, &record.lineage, record.mode);
+    let new = new_volume(request, descent);
     let size = new.size_bytes;
     pool.create_volume(new, |target| {
         set_size(target, size)?;
@@ -185,7 +198,8 @@ fn restore(
             target,
             &Watch {
                 deadline: None,
-                keep_going: &|| running.may_go_on(),
+                // A pool that is opened again waits for those who still have it open.
+                keep_going: &|| running.may_go_on() && pool.guard().is_ok(),
                 progress: &|done, total| running.at(done, total),
             },
         )?;
@@ -202,7 +216,8 @@ fn clone(
     large_enough(&request, source.size_bytes)?;
     let shares_blocks = pool.reflink()?;
     let image = pool.checked_image(source, false)?;
-    let new = new_volume(request, Some(source.lineage.clone()));
+    let descent = Descent::of(&request, &source.lineage, source.mode);
+    let new = new_volume(request, descent);
     let size = new.size_bytes;
     pool.create_volume(new, |target| {
         set_size(target, size)?;
@@ -241,23 +256,47 @@ fn large_enough(request: &VolumeRequest, source_bytes: u64) -> pool::Result<()> 
     ))
 }
 
-fn new_volume(request: VolumeRequest, lineage: Option<VolumeId>) -> NewVolume {
-    let mode = match (request.mode, &request.source) {
-        (VolumeMode::Filesystem(format), Some(_)) => VolumeMode::Filesystem(Format {
-            fs: format.fs,
-            state: FormatState::Inherited,
-        }),
-        (mode, _) => mode,
-    };
+/// What a new volume takes over from its source, and what it does not have without one.
+struct Descent {
+    lineage: Option<VolumeId>,
+    mode: VolumeMode,
+}
+
+impl Descent {
+    /// A source that never had a filesystem gives none: its copy is as blank as it is, and gets its own when it is first mounted.
+    /// Where mkfs may have begun and was not waited for, what it wrote is thrown away there too. Everything else is content that
+    /// mounts or fails, and is never formatted.
+    fn of(request: &VolumeRequest, lineage: &VolumeId, source: VolumeMode) -> Self {
+        let mode = match (request.mode, source) {
+            (VolumeMode::Block, _) => VolumeMode::Block,
+            (VolumeMode::Filesystem(asked), source) => VolumeMode::Filesystem(Format {
+                fs: asked.fs,
+                state: match source {
+                    VolumeMode::Filesystem(has) => match has.state {
+                        FormatState::Unformatted | FormatState::Formatting => has.state,
+                        FormatState::Formatted | FormatState::Inherited => FormatState::Inherited,
+                    },
+                    VolumeMode::Block => FormatState::Inherited,
+                },
+            }),
+        };
+        Self {
+            lineage: Some(lineage.clone()),
+            mode,
+        }
+    }
+}
+
+fn new_volume(request: VolumeRequest, descent: Descent) -> NewVolume {
     NewVolume {
         id: request.id,
         name: request.name,
         requested_bytes: request.requested_bytes,
         size_bytes: request.size_bytes,
         provisioning: request.provisioning,
-        mode,
+        mode: descent.mode,
         access_modes: request.access_modes,
         source: request.source,
-        lineage,
+        lineage: descent.lineage,
     }
 }

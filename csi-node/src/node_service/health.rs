@@ -24,6 +24,9 @@ pub(super) fn entry(problem: Problem) -> VolumeHealthEntry {
         Problem::ImageDamaged(message) => {
             (VolumeHealthErrorType::DataLoss, "ImageDamaged", message)
         }
+        Problem::Unreadable(message) => {
+            (VolumeHealthErrorType::Inaccessible, "Unreadable", message)
+        }
         Problem::PoolUnavailable(message) => (
             VolumeHealthErrorType::Inaccessible,
             "PoolUnavailable",

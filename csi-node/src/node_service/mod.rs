@@ -100,7 +100,7 @@ impl NodeService {
         work: impl FnOnce(&Pool, &TargetBase) -> pool::Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
         let claimed = self.claim(operation, volume).await?;
-        let done = self.blocking(Some(claimed), work).await;
+        let done = self.blocking(Work::Mount, Some(claimed), work).await;
         self.tell(volume);
         done
     }
@@ -150,16 +150,18 @@ impl NodeService {
         done
     }
 
-    /// All node calls are short: a mkfs on a sparse image takes milliseconds. So none of them waits behind a copy.
+    /// All node calls are short, but for the check of a damaged filesystem: a mkfs on a sparse image takes milliseconds. So none of
+    /// them waits behind a copy.
     async fn blocking<T: Send + 'static>(
         &self,
+        kind: Work,
         claimed: Option<Claimed>,
         work: impl FnOnce(&Pool, &TargetBase) -> pool::Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
         let (node, targets) = (self.node.clone(), self.targets.clone());
         self.node
             .blocking()
-            .run(Work::Short, move || {
+            .run(kind, move || {
                 let _claimed = claimed;
                 work(&*node.pool()?, &targets).map_err(failure::of)
             })
@@ -181,7 +183,7 @@ impl NodeService {
                 path: request.volume_publish_path,
             };
             entries = self
-                .blocking(None, move |pool, targets| {
+                .blocking(Work::Short, None, move |pool, targets| {
                     health::on_node(pool, targets, &place)
                 })
                 .await?;
@@ -301,7 +303,7 @@ impl Node for NodeService {
             let path = request.volume_path;
             let place = request::place(request.volume_id, "volume_path", path)?;
             let found = self
-                .blocking(None, move |pool, targets| {
+                .blocking(Work::Short, None, move |pool, targets| {
                     stats::stats(pool, targets, &place)
                 })
                 .await?;

@@ -1,7 +1,7 @@
 //! Whose mount is it that lies at a path?
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pool::attach::loop_device::{self, ImageKey, LoopDevice};
 use pool::attach::mountinfo::{Mount, MountTable};
@@ -13,8 +13,49 @@ use pool::{ErrorKind, Pool, Result, VolumeId};
 pub(super) enum Owner<'a> {
     /// The volume with this image.
     Image(ImageKey),
-    /// A volume that is gone. A loop device may still hold its image: one on this pool that belongs to no other volume.
-    Gone(&'a Pool),
+    /// A volume that is gone. A loop device may still hold its image.
+    Gone(GoneVolume<'a>),
+}
+
+/// A volume of which there is no image to compare a device with: known by the paths that its image may have had.
+#[derive(Debug)]
+pub(super) struct GoneVolume<'a> {
+    pool: &'a Pool,
+    /// None for what is no id of ours: that never had an image.
+    paths: Option<ImagePaths>,
+}
+
+/// The paths by which the kernel may show the image of a volume.
+#[derive(Debug)]
+pub(super) struct ImagePaths {
+    /// The pool; and `/`, because a filesystem that was unmounted lazily is its own root.
+    roots: [PathBuf; 2],
+    id: VolumeId,
+}
+
+impl ImagePaths {
+    /// Those of the volume `id` in the pool at `pool`.
+    pub(super) fn new(pool: &Path, id: VolumeId) -> Self {
+        let resolved = pool.canonicalize().unwrap_or_else(|_gone| pool.to_owned());
+        Self {
+            roots: [resolved, PathBuf::from("/")],
+            id,
+        }
+    }
+
+    /// Whether `image` is one of them: where the volume lies, or where its deletion moves it.
+    pub(super) fn contain(&self, image: &Path) -> bool {
+        self.roots.iter().any(|root| {
+            let within = image.strip_prefix(root).ok().and_then(Path::to_str);
+            match within.map(|path| path.split('/').collect::<Vec<_>>()).as_deref() {
+                Some(["volumes", folder, "disk.img"]) => *folder == self.id.as_str(),
+                Some(["trash", folder, "disk.img"]) => folder
+                    .split_once('.')
+                    .is_some_and(|(id, _unique)| id == self.id.as_str()),
+                _ => false,
+            }
+        })
+    }
 }
 
 /// What lies at a path.
@@ -54,12 +95,13 @@ impl<'a> Owner<'a> {
     /// The volume of this id, also when its record is damaged or it is gone.
     pub(super) fn of(pool: &'a Pool, id: &str) -> Result<Self> {
         let Ok(id) = VolumeId::parse(id) else {
-            return Ok(Self::Gone(pool));
+            return Ok(Self::Gone(GoneVolume { pool, paths: None }));
         };
         match pool.open_image(&id, false) {
             Ok(image) => Ok(Self::Image(ImageKey::of(&image)?)),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
-                Ok(Self::Gone(pool))
+                let paths = Some(ImagePaths::new(pool.path(), id));
+                Ok(Self::Gone(GoneVolume { pool, paths }))
             }
             Err(error) => Err(error),
         }
@@ -76,11 +118,25 @@ impl<'a> Owner<'a> {
     fn owns(&self, device: &LoopDevice) -> Result<bool> {
         match self {
             Self::Image(key) => Ok(device.image == *key),
-            Self::Gone(pool) if device.image.device == pool.device() => {
-                Ok(!images(pool)?.contains(&device.image))
-            }
-            Self::Gone(_) => Ok(false),
+            Self::Gone(volume) => volume.owns(device),
         }
+    }
+}
+
+impl GoneVolume<'_> {
+    /// Files of others lie on the pool's filesystem too, and other pools: the kernel must show the path of this very volume, and
+    /// no other volume may have the file.
+    fn owns(&self, device: &LoopDevice) -> Result<bool> {
+        let Some(paths) = &self.paths else {
+            return Ok(false);
+        };
+        let shown = loop_device::backing_path(device.number);
+        if device.image.device != self.pool.device()
+            || !shown.is_some_and(|path| paths.contain(&path))
+        {
+            return Ok(false);
+        }
+        Ok(!images(self.pool)?.contains(&device.image))
     }
 }
 
@@ -144,4 +200,38 @@ pub(super) fn seats_elsewhere(
     }
     found.retain(|mount| except.is_none_or(|seat| seat.mount_point != mount.mount_point));
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paths_of_an_image_are_those_where_the_pool_keeps_it() {
+        let id = VolumeId::from_name("a");
+        let paths = ImagePaths::new(Path::new("/nowhere/vd"), id.clone());
+        for ours in [
+            format!("/nowhere/vd/volumes/{id}/disk.img"),
+            format!("/nowhere/vd/trash/{id}.0f0e/disk.img"),
+            format!("/volumes/{id}/disk.img"),
+            format!("/trash/{id}.0f0e/disk.img"),
+        ] {
+            assert!(paths.contain(Path::new(&ours)), "{ours}");
+        }
+        let other = VolumeId::from_name("b");
+        for foreign in [
+            String::new(),
+            "/nowhere/vd/snap.squashfs".to_owned(),
+            format!("/nowhere/vd/volumes/{other}/disk.img"),
+            format!("/nowhere/vd/trash/{id}/disk.img"),
+            format!("/nowhere/vd/trash/{other}.{id}/disk.img"),
+            format!("/nowhere/vd/tmp/{id}.0f0e/disk.img"),
+            format!("/nowhere/vd/volumes/{id}/disk.img/more"),
+            format!("/nowhere/vd-2/volumes/{id}/disk.img"),
+            format!("/nowhere/volumes/{id}/disk.img"),
+            format!("/elsewhere/volumes/{id}/disk.img"),
+        ] {
+            assert!(!paths.contain(Path::new(&foreign)), "{foreign}");
+        }
+    }
 }

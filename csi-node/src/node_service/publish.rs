@@ -52,18 +52,25 @@ fn same(seat: &Seat, target: &Target, request: &Publish) -> Result<()> {
             "for writing"
         }
     };
-    if seat.read_only() == request.read_only {
-        return Ok(());
+    let conflict = |how: String| {
+        let path = target.path().display();
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!("the volume is published at {path} {how}: unpublish it first"),
+        ))
+    };
+    if seat.read_only() != request.read_only {
+        let (found, asked) = (has(seat.read_only()), has(request.read_only));
+        return conflict(format!("{found} and not {asked}"));
     }
-    Err(Error::new(
-        ErrorKind::Conflict,
-        format!(
-            "the volume is published at {} {} and not {}: unpublish it first",
-            target.path().display(),
-            has(seat.read_only()),
-            has(request.read_only)
-        ),
-    ))
+    // Options of the filesystem itself were settled when it was staged.
+    match &request.used.shape {
+        Shape::Filesystem { options, .. } => match options.difference(&seat.mount.options) {
+            Some(option) => conflict(format!("with another answer to the mount option {option}")),
+            None => Ok(()),
+        },
+        Shape::Block => Ok(()),
+    }
 }
 
 /// What an earlier life left at the target may be empty. Anything else is somebody's.

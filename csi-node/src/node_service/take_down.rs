@@ -5,7 +5,7 @@
 //! is mounted, and the kernel still shows the path that each device's image had. Taking down needs no more, and writes nothing
 //! to the pool.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pool::attach::loop_device::{self, LostDevice};
 use pool::attach::mount;
@@ -13,6 +13,7 @@ use pool::attach::mountinfo::{DeviceNumber, Mount, MountTable};
 use pool::attach::target::{Found, Target, TargetBase};
 use pool::{Error, ErrorKind, Pool, Result, VolumeId};
 
+use super::occupant::ImagePaths;
 use super::request::Place;
 use super::stage::taken;
 
@@ -33,28 +34,24 @@ pub(super) fn can_be_read(pool: &Pool, id: &str) -> Result<()> {
     }
 }
 
-/// A volume of a pool that cannot be used, by the paths its image may have had when a device was bound to it.
+/// A volume of a pool that cannot be used, by the paths that its image may have had.
 #[derive(Debug)]
 pub(super) struct LostVolume {
-    images: Vec<PathBuf>,
+    /// None for what is no id of ours: that never had an image.
+    images: Option<ImagePaths>,
 }
 
 impl LostVolume {
     /// The volume `id` of the pool at `pool`; no volume at all if that is not an id of ours.
     pub(super) fn new(pool: &Path, id: &str) -> Self {
-        let Ok(id) = VolumeId::parse(id) else {
-            return Self { images: Vec::new() };
-        };
-        let within = Path::new("volumes").join(id.as_str()).join("disk.img");
-        let resolved = pool.canonicalize().unwrap_or_else(|_gone| pool.to_owned());
+        let id = VolumeId::parse(id).ok();
         Self {
-            // A filesystem that was unmounted lazily is its own root.
-            images: vec![resolved.join(&within), Path::new("/").join(&within)],
+            images: id.map(|id| ImagePaths::new(pool, id)),
         }
     }
 
     fn is(&self, image: &Path) -> bool {
-        self.images.iter().any(|known| known == image)
+        self.images.as_ref().is_some_and(|known| known.contain(image))
     }
 
     fn devices(&self) -> Result<Vec<LostDevice>> {

@@ -9,15 +9,17 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use csi_node::local_node::VolumeRequest;
+use csi_node::local_node::{SnapshotRequest, VolumeRequest};
 use csi_node::pool_handle::PoolHandle;
 use csi_node::{LocalNode, NodeService};
 use pool::attach::loop_device::{self, ImageKey, LoopDevice};
 use pool::attach::mount::unmount_top;
 use pool::attach::mountinfo::{Mount, MountTable};
 use pool::attach::target::TargetBase;
-use pool::record::{Format, FormatState, FsType, Provisioning, VolumeMode, VolumeRecord};
-use pool::{Pool, VolumeId};
+use pool::record::{
+    Format, FormatState, FsType, Provisioning, Source, VolumeMode, VolumeRecord,
+};
+use pool::{Pool, SnapshotId, VolumeId};
 use proto::csi::v1;
 use proto::csi::v1::node_server::Node as _;
 use proto::csi::v1::volume_capability::access_mode::Mode;
@@ -36,7 +38,16 @@ pub struct Machine {
 
 impl Machine {
     pub fn new() -> Self {
-        let folder = TempDir::new_in("/var/tmp").unwrap();
+        Self::at("/var/tmp")
+    }
+
+    /// On a filesystem that cannot share blocks.
+    pub fn in_memory() -> Self {
+        Self::at("/dev/shm")
+    }
+
+    fn at(parent: &str) -> Self {
+        let folder = TempDir::new_in(parent).unwrap();
         let pool = folder.path().join("pool");
         let kubelet = folder.path().join("kubelet");
         fs::create_dir(&pool).unwrap();
@@ -117,6 +128,34 @@ impl Machine {
         };
         let record = self.node.create_volume(request).await.unwrap();
         self.existing(record.id)
+    }
+
+    /// A volume of the same mode with the content of `source`.
+    pub async fn copied(&self, name: &str, from: &Volume<'_>, source: Source) -> Volume<'_> {
+        let original = from.record();
+        let request = VolumeRequest {
+            id: VolumeId::from_name(name),
+            name: name.into(),
+            requested_bytes: original.requested_bytes,
+            size_bytes: original.size_bytes,
+            provisioning: Provisioning::Thin,
+            mode: original.mode,
+            access_modes: vec![],
+            source: Some(source),
+        };
+        let record = self.node.create_volume(request).await.unwrap();
+        self.existing(record.id)
+    }
+
+    pub async fn snapshot(&self, name: &str, of: &Volume<'_>) -> SnapshotId {
+        let request = SnapshotRequest {
+            id: SnapshotId::from_name(name),
+            name: name.into(),
+            source: of.id.clone(),
+            compression: None,
+            checksum: None,
+        };
+        self.node.create_snapshot(request).await.unwrap().id
     }
 
     pub fn existing(&self, id: VolumeId) -> Volume<'_> {

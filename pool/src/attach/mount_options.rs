@@ -82,6 +82,36 @@ impl MountOptions {
                 | MountFlags::STRICTATIME)
     }
 
+    /// The first of these options by which a bind mount with them would differ from one that has `found`. What was not said about
+    /// access times is as it was at the source, so it is no difference. Whether it is read-only is compared elsewhere.
+    #[must_use]
+    pub fn difference(&self, found: &[String]) -> Option<&'static str> {
+        let asked = |flag| self.flags.contains(flag);
+        let strict = asked(MountFlags::STRICTATIME);
+        let times = MountFlags::NOATIME
+            | MountFlags::NODIRATIME
+            | MountFlags::RELATIME
+            | MountFlags::STRICTATIME;
+        let says_times = self.flags.intersects(times);
+        [
+            ("noexec", true, asked(MountFlags::NOEXEC)),
+            (
+                "noatime",
+                says_times,
+                asked(MountFlags::NOATIME) && !strict,
+            ),
+            (
+                "relatime",
+                says_times,
+                !asked(MountFlags::NOATIME) && !strict,
+            ),
+            ("nodiratime", says_times, asked(MountFlags::NODIRATIME)),
+        ]
+        .into_iter()
+        .find(|(name, said, wanted)| *said && *wanted != found.iter().any(|one| one == name))
+        .map(|(name, ..)| name)
+    }
+
     /// The options for the filesystem itself. XFS is always told not to insist on unique UUIDs: a restored volume has
     /// the one of its source, which may be mounted on the same node.
     #[must_use]
@@ -219,6 +249,36 @@ mod tests {
             let error = parse(&[option]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{option:?}");
             assert!(error.to_string().contains("nodiratime"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mount_differs_by_what_was_asked_for_and_the_kernel_shows() {
+        let found = |text: &str| -> Vec<String> {
+            let words = text.split(',').filter(|word| !word.is_empty());
+            words.map(str::to_owned).collect()
+        };
+        for (asked, shown, difference) in [
+            (&[][..], "nosuid,nodev,relatime", None),
+            (&[], "nosuid,nodev,noatime", None),
+            (&[], "nosuid,nodev,noexec,relatime", Some("noexec")),
+            (&["noexec"], "nosuid,nodev,relatime", Some("noexec")),
+            (&["noexec"], "noexec", None),
+            (&["noatime"], "noatime", None),
+            (&["noatime"], "relatime", Some("noatime")),
+            (&["strictatime"], "", None),
+            (&["strictatime"], "relatime", Some("relatime")),
+            (&["relatime"], "noatime", Some("noatime")),
+            (&["relatime", "nodiratime"], "nodiratime,relatime", None),
+            (&["nodiratime"], "relatime", Some("nodiratime")),
+            (&["sync", "discard", "lazytime"], "relatime", None),
+        ] {
+            let options = parse(asked).unwrap();
+            assert_eq!(
+                options.difference(&found(shown)),
+                difference,
+                "{asked:?} {shown}"
+            );
         }
     }
 

@@ -56,6 +56,8 @@ pub struct Mount {
     pub mount_point: PathBuf,
     /// This mount refuses writes.
     pub read_only: bool,
+    /// What else belongs to this mount and not to its filesystem, as `mount -o` calls it.
+    pub options: Vec<String>,
     /// The filesystem's type.
     pub fs_type: String,
     /// The filesystem as a whole refuses writes.
@@ -164,6 +166,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         root,
         mount_point,
         read_only: has_option(options, b"ro"),
+        options: parse_options(options),
         fs_type,
         super_read_only: has_option(super_options, b"ro"),
     })
@@ -183,6 +186,14 @@ fn parse_device(word: &[u8]) -> Option<DeviceNumber> {
 
 fn parse_path(word: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(unescape(word)))
+}
+
+fn parse_options(options: &[u8]) -> Vec<String> {
+    let words = options.split(|byte| *byte == b',');
+    let others = words.filter(|word| !matches!(*word, b"ro" | b"rw"));
+    others
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
 }
 
 fn has_option(options: &[u8], wanted: &[u8]) -> bool {

@@ -7,7 +7,7 @@ use super::admission::Want;
 use super::object::check_image_size;
 use super::volume::resize;
 use crate::device;
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::fault::{Step, reached};
 use crate::id::VolumeId;
 use crate::record::VolumeRecord;
@@ -25,7 +25,8 @@ impl Pool {
     /// 6. The record says the new size.
     ///
     /// # Errors
-    /// `NotFound`, `NoSpace`, `Corrupt`. After an error behind step 2 the next call, or the next start, goes on.
+    /// `NotFound`, `NoSpace`, `Corrupt`: nothing has changed. An error behind step 2 is `Uncertain`: nothing is undone, and the
+    /// next call, or the next start, goes on.
     pub fn expand_volume(
         &self,
         id: &VolumeId,
@@ -42,16 +43,40 @@ impl Pool {
         // Before the intent: while a volume grows, its image may have any size up to the goal.
         self.checked_image(&record, false)?;
         let more = goal.saturating_sub(record.charge_bytes());
-        let reservation = self.reserve(Want {
-            volume_sizes: more,
-            ..Want::default()
-        })?;
+        // What an earlier attempt has recorded as its goal is charged already.
+        let reservation = (more > 0).then(|| {
+            self.reserve(Want {
+                volume_sizes: more,
+                ..Want::default()
+            })
+        });
+        let reservation = reservation.transpose()?;
         reached(Step::ExpandReserved)?;
         let record = self.update_volume(id, |record| record.growing_to_bytes = Some(goal))?;
         // The index charges the goal now.
         drop(reservation);
-        reached(Step::ExpandIntentRecorded)?;
-        self.roll_forward(&record, requested_bytes)
+        reached(Step::ExpandIntentRecorded)
+            .and_then(|()| self.roll_forward(&record, requested_bytes))
+            .map_err(|error| match error.kind() {
+                // It was changed behind our back: calling again does not help.
+                ErrorKind::Corrupt => error,
+                _ => error
+                    .context("the expansion has begun and goes on with the next call")
+                    .with_kind(ErrorKind::Uncertain),
+            })
+    }
+
+    /// The record of a volume that is not half expanded: what was interrupted is finished first. While it is not, devices and
+    /// filesystems may be larger than the record says, and a copy of so many bytes would be cut short. Nobody else may change the
+    /// volume meanwhile.
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt`, and why the expansion cannot be finished.
+    pub fn settled_volume(&self, id: &VolumeId) -> Result<VolumeRecord> {
+        self.guard()?;
+        let record = self.volume(id)?;
+        self.roll_forward(&record, 0)
+            .context_with(|| format!("finish the interrupted expansion of {id}"))
     }
 
     /// Steps 3 to 6, from wherever an earlier attempt stopped.

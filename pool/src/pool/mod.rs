@@ -31,6 +31,7 @@ pub use snapshot::{ImportedSnapshot, NewSnapshot, SnapshotContent};
 pub use volume::NewVolume;
 
 use crate::capacity::Policy;
+use crate::durable::{self, Folder};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::held::{self, OpenSnapshot};
 use crate::id::{SnapshotId, VolumeId};
@@ -202,7 +203,8 @@ impl Pool {
     /// # Errors
     /// `NotFound`; `Corrupt` when its record cannot be trusted.
     pub fn volume(&self, id: &VolumeId) -> Result<VolumeRecord> {
-        object::exists(&self.layout.volumes, id.as_str(), "volume")?;
+        object::exists(&self.layout.volumes, id.as_str(), "volume")
+            .inspect_err(|_| self.forget_volume(id))?;
         match read_volume(&self.layout, id.as_str()) {
             Ok(record) => {
                 self.heal_volume(&record);
@@ -217,7 +219,8 @@ impl Pool {
     /// # Errors
     /// `NotFound`; `Corrupt` when its record cannot be trusted.
     pub fn snapshot(&self, id: &SnapshotId) -> Result<SnapshotRecord> {
-        object::exists(&self.layout.snapshots, id.as_str(), "snapshot")?;
+        object::exists(&self.layout.snapshots, id.as_str(), "snapshot")
+            .inspect_err(|_| self.forget_snapshot(id))?;
         match read_snapshot(&self.layout, id.as_str()) {
             Ok(record) => {
                 self.heal_snapshot(&record);
@@ -287,31 +290,65 @@ impl Pool {
         self.distrusted.store(true, Ordering::Release);
     }
 
+    /// Replaces the record of the object `id` in its folder. The pool is only distrusted where it is not known which of the
+    /// two records is on the disk: a full disk, on which the new one found no room, has changed nothing.
+    fn replace_record(&self, folder: &Folder, id: &str, bytes: &[u8]) -> Result<()> {
+        durable::replace_record(folder, bytes).map_err(|error| {
+            if error.kind() == ErrorKind::Uncertain {
+                self.distrust();
+            }
+            error.context(format!("change the record of {id}"))
+        })
+    }
+
+    /// A volume whose record was read is in the index, unless it was deleted since: under the lock, because a deletion takes it
+    /// out of there only after its folder has gone.
     fn heal_volume(&self, record: &VolumeRecord) {
         let mut state = self.state();
-        if !state.index.volumes.contains_key(&record.id) {
-            let path = format!("volumes/{}", record.id);
-            tracing::info!(path, "the record can be trusted again");
-            state.index.quarantined.retain(|folder| folder.path != path);
-            state
-                .index
-                .volumes
-                .insert(record.id.clone(), Arc::new(record.clone()));
+        if !state.index.volumes.contains_key(&record.id)
+            && is_there(&self.layout.volumes, record.id.as_str()) == Some(true)
+        {
+            state.index.trust("volumes", record.id.as_str());
+            let record = Arc::new(record.clone());
+            state.index.volumes.insert(record.id.clone(), record);
         }
     }
 
+    /// As [`Self::heal_volume`].
     fn heal_snapshot(&self, record: &SnapshotRecord) {
         let mut state = self.state();
-        if !state.index.snapshots.contains_key(&record.id) {
-            let path = format!("snapshots/{}", record.id);
-            tracing::info!(path, "the record can be trusted again");
-            state.index.quarantined.retain(|folder| folder.path != path);
-            state
-                .index
-                .snapshots
-                .insert(record.id.clone(), Arc::new(record.clone()));
+        if !state.index.snapshots.contains_key(&record.id)
+            && is_there(&self.layout.snapshots, record.id.as_str()) == Some(true)
+        {
+            state.index.trust("snapshots", record.id.as_str());
+            let record = Arc::new(record.clone());
+            state.index.snapshots.insert(record.id.clone(), record);
         }
     }
+
+    /// A volume that is not there is not in the index either, however it went. Under the lock, because one that is made is put
+    /// in there only after its folder has come.
+    fn forget_volume(&self, id: &VolumeId) {
+        let mut state = self.state();
+        if is_there(&self.layout.volumes, id.as_str()) == Some(false) {
+            state.index.volumes.remove(id);
+            state.index.release("volumes", id.as_str());
+        }
+    }
+
+    /// As [`Self::forget_volume`].
+    fn forget_snapshot(&self, id: &SnapshotId) {
+        let mut state = self.state();
+        if is_there(&self.layout.snapshots, id.as_str()) == Some(false) {
+            state.index.snapshots.remove(id);
+            state.index.release("snapshots", id.as_str());
+        }
+    }
+}
+
+/// Whether an object has a folder; `None` when that cannot be told.
+fn is_there(parent: &Folder, id: &str) -> Option<bool> {
+    parent.stat(id).ok().map(|found| found.is_some())
 }
 
 /// What the filesystem of an open file is.
@@ -340,7 +377,7 @@ fn probe_reflink(layout: &Layout) -> Result<bool> {
     answer
 }
 
-fn try_reflink(folder: &crate::durable::Folder) -> Result<bool> {
+fn try_reflink(folder: &Folder) -> Result<bool> {
     use std::io::Write;
 
     let mut from = folder.make_file("from")?;

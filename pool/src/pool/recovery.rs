@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock};
 
 use super::{Options, Pool, State, admission, object};
 use crate::device;
-use crate::durable;
+use crate::durable::{self, Folder};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault::{self, Step, reached};
 use crate::id::{SnapshotId, VolumeId};
@@ -25,10 +25,10 @@ impl Pool {
     /// 5. Interrupted expansions are rolled forward.
     ///
     /// # Errors
-    /// `Unavailable` when this is no pool, another one than `options` say, or owned by another process; `Corrupt` when
-    /// the marker cannot be trusted. Nothing is changed then.
+    /// `Unavailable` when this is no pool, or another one than `options` say; `InUse` when it is owned, mostly by another
+    /// process; `Corrupt` when the marker cannot be trusted. Nothing is changed then.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let root = durable::Folder::open_path(path)
+        let root = Folder::open_path(path)
             .map_err(|error| error.with_kind(ErrorKind::Unavailable))?;
         let marker = marker::read(&root, path)?;
         check_marker(&marker, path, options)?;
@@ -114,34 +114,40 @@ fn check_marker(marker: &Marker, path: &Path, options: &Options) -> Result<()> {
 }
 
 /// Removes what interrupted operations left in `tmp/` and beside records. Nothing there was ever acknowledged. Failure is
-/// no reason to refuse the pool (a read-only one still serves what is published), and unknown files stay.
+/// no reason to refuse the pool (a read-only one still serves what is published), nor to leave the rest; unknown files stay.
 fn sweep(layout: &Layout) {
-    let swept = layout.tmp.names().and_then(|names| {
-        for name in &names {
-            sweep_one(layout, name).context_with(|| format!("remove tmp/{name}"))?;
-        }
-        layout.tmp.sync()
+    let in_tmp = for_each(&layout.tmp, |name| {
+        sweep_one(layout, name).context_with(|| format!("remove tmp/{name}"))
     });
-    if let Err(error) = swept.and_then(|()| sweep_records(layout)) {
+    let synced = layout.tmp.sync();
+    // What an interrupted replacement of a record left. A folder whose name is no id of ours is not looked into.
+    let of_volumes = for_each(&layout.volumes, |name| {
+        sweep_record(&layout.volumes, name, VolumeId::parse(name).is_ok())
+    });
+    let of_snapshots = for_each(&layout.snapshots, |name| {
+        sweep_record(&layout.snapshots, name, SnapshotId::parse(name).is_ok())
+    });
+    let swept = in_tmp.and(synced).and(of_volumes).and(of_snapshots);
+    if let Err(error) = swept {
         tracing::warn!(%error, "leftovers of interrupted operations stay");
     }
 }
 
-/// What an interrupted replacement of a record left. A folder whose name is no id of ours is not looked into.
-fn sweep_records(layout: &Layout) -> Result<()> {
-    for name in layout.volumes.names()? {
-        if VolumeId::parse(&name).is_ok() {
-            let folder = layout.volumes.folder(&name)?;
-            folder.remove_file(durable::temporary_record())?;
-        }
+/// Does `act` for each name in a folder, also after one has failed, and answers the first error.
+fn for_each(folder: &Folder, act: impl Fn(&str) -> Result<()>) -> Result<()> {
+    let mut first = Ok(());
+    for name in folder.names()? {
+        first = first.and(act(&name));
     }
-    for name in layout.snapshots.names()? {
-        if SnapshotId::parse(&name).is_ok() {
-            let folder = layout.snapshots.folder(&name)?;
-            folder.remove_file(durable::temporary_record())?;
-        }
+    first
+}
+
+fn sweep_record(parent: &Folder, name: &str, is_ours: bool) -> Result<()> {
+    if !is_ours {
+        return Ok(());
     }
-    Ok(())
+    let folder = parent.folder(name)?;
+    folder.remove_file(durable::temporary_record())
 }
 
 fn sweep_one(layout: &Layout, name: &str) -> Result<()> {

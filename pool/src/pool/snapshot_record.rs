@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Pool;
-use crate::durable;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::record::{self, Kind, SnapshotRecord};
@@ -16,7 +15,8 @@ impl Pool {
     ///
     /// # Errors
     /// `NotFound` when the snapshot was deleted, `Conflict` when its image is another file by now: nothing is changed then.
-    /// `Corrupt`, the kernel's. After an error the pool is opened again before anything else is changed.
+    /// `Corrupt`, the kernel's: the record is as before. After `Uncertain` the pool is opened again before anything else is
+    /// changed.
     pub fn update_snapshot(
         &self,
         id: &SnapshotId,
@@ -36,10 +36,7 @@ impl Pool {
         }
         let folder = self.layout.snapshots.folder(id.as_str())?;
         let bytes = record::encode_as(Kind::Snapshot, record.version(), &record)?;
-        durable::replace_record(&folder, &bytes).map_err(|error| {
-            self.distrust();
-            error.context(format!("change the record of {id}"))
-        })?;
+        self.replace_record(&folder, id.as_str(), &bytes)?;
         let record_now = Arc::new(record.clone());
         self.state().index.snapshots.insert(id.clone(), record_now);
         Ok(record)

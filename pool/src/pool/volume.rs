@@ -128,7 +128,8 @@ impl Pool {
     /// Changes the record of a volume, durably.
     ///
     /// # Errors
-    /// `NotFound`, `Corrupt`, the kernel's. After `Uncertain` the pool is opened again before anything else is changed.
+    /// `NotFound`, `Corrupt`, the kernel's: the record is as before. After `Uncertain` the pool is opened again before anything
+    /// else is changed.
     pub fn update_volume(
         &self,
         id: &VolumeId,
@@ -143,12 +144,8 @@ impl Pool {
         }
         record.generation += 1;
         let folder = self.layout.volumes.folder(id.as_str())?;
-        durable::replace_record(&folder, &record::encode(Kind::Volume, &record)?).map_err(
-            |error| {
-                self.distrust();
-                error.context(format!("change the record of {id}"))
-            },
-        )?;
+        let bytes = record::encode(Kind::Volume, &record)?;
+        self.replace_record(&folder, id.as_str(), &bytes)?;
         self.state()
             .index
             .volumes

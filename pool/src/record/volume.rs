@@ -92,7 +92,7 @@ pub enum FormatState {
     Formatting,
     /// mkfs finished.
     Formatted,
-    /// The content came from a snapshot or another volume. It mounts or fails; it is never formatted.
+    /// The content came from a snapshot or another volume that had some. It mounts or fails; it is never formatted.
     Inherited,
 }
 

@@ -143,9 +143,10 @@ pub(super) fn expand(kind: Kind) -> Answer {
             "external-resizer marks the claim as in use and waits until no pod uses it",
         ),
         Kind::NoSpace => because(
-            Code::ResourceExhausted,
-            "non-final for external-resizer: it calls again, and the volume grows as soon as the \
-             pool has room; nothing was changed",
+            Code::OutOfRange,
+            "infeasible for external-resizer: it calls again slowly, so the volume grows once the \
+             pool has room, and the user may lower the request; RESOURCE_EXHAUSTED is non-final for \
+             it, and a request that is too large could never be taken back; nothing was changed",
         ),
         Kind::OutOfRange => because(
             Code::OutOfRange,
@@ -164,11 +165,15 @@ pub(super) fn expand(kind: Kind) -> Answer {
             Code::DataLoss,
             "final, shown as an event; a damaged volume is not touched",
         ),
-        Kind::Io => because(Code::Internal, "undone; final, retried with backoff"),
+        Kind::Io => because(
+            Code::Internal,
+            "failed before it was recorded that the volume is to grow: nothing has changed; final, \
+             retried with backoff",
+        ),
         Kind::Uncertain => because(
             Code::Unavailable,
-            "the volume may have grown already; non-final, so the size on the claim is settled by \
-             the next call",
+            "the volume grows: it is recorded, and never undone; non-final, so the next call goes on \
+             and settles the size on the claim",
         ),
         Kind::Internal => FAULT,
         Kind::Conflict | Kind::BadToken | Kind::Unimplemented => NEVER,

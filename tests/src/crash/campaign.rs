@@ -19,6 +19,15 @@ enum Crashes {
     Twice,
 }
 
+/// How long a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failing {
+    /// The first time only; the server goes on.
+    Once,
+    /// Until the server is started again.
+    Always,
+}
+
 /// Runs cases on one filesystem, each on a pool of its own, and remembers those that fail.
 #[derive(Debug)]
 pub struct Campaign {
@@ -86,15 +95,24 @@ impl Campaign {
         }
     }
 
-    /// Lets each of `scenarios` fail at each of its steps: by EIO, and by one of the other errors of a disk, in turn.
+    /// Lets each of `scenarios` fail at each of its steps: by EIO, and by one of the other errors of a disk, in turn; by one of the
+    /// two for good, and by the other one once, in turn too.
     pub fn fail_at_every_step(&mut self, scenarios: &[Scenario]) {
         let others = [Errno::Enospc, Errno::Edquot, Errno::Erofs];
         for scenario in scenarios {
             for (at, step) in scenario.steps().into_iter().enumerate() {
-                for errno in [Errno::Eio, others[at % others.len()]] {
+                let (eio, other) = match at % 2 {
+                    0 => (Failing::Once, Failing::Always),
+                    _ => (Failing::Always, Failing::Once),
+                };
+                for (errno, failing) in [(Errno::Eio, eio), (others[at % others.len()], other)] {
                     let number = self.cases;
-                    let label = format!("{} at {}: {errno:?}", scenario.name, step.name());
-                    self.case(&label, |fs| fail(fs, number, scenario, step, errno));
+                    let name = scenario.name;
+                    let label = format!("{name} at {}: {errno:?} {failing:?}", step.name());
+                    self.case(&label, |fs| match failing {
+                        Failing::Once => fail_once(fs, number, scenario, step, errno),
+                        Failing::Always => fail(fs, number, scenario, step, errno),
+                    });
                 }
             }
         }
@@ -160,27 +178,60 @@ fn fail(fs: &ScratchFs, number: usize, scenario: &Scenario, step: Step, errno: E
     let mut case = Case::new(fs, number, Fault::Kill);
     let mut story = (scenario.story)();
     story.prepare(&mut case);
-    let before = case.objects();
     case.start_with(&fault_at(step, errno.action()));
-    let status = story
-        .act(&case)
-        .expect_err("a step failed, and it was acknowledged");
-    errno.suits(&status);
-    if errno::is_final(&status) {
-        assert_eq!(case.objects(), before, "said to be undone: {status:?}");
-    }
+    hears_the_failure(&case, story.as_ref(), scenario, errno);
     case.bystanders_are_whole();
     // The same call, and the same step fails again; or the first call has done all that was left to do.
     let acknowledged = match story.act(&case) {
         Ok(()) => true,
         Err(status) => {
-            errno.suits(&status);
+            errno.suits(scenario.operations, &status);
             false
         }
     };
     case.server.kill();
     case.start();
     settle(case, story.as_mut(), acknowledged);
+}
+
+/// The step fails once. Nobody starts the server again, others go on with their work, and then the same call succeeds.
+fn fail_once(fs: &ScratchFs, number: usize, scenario: &Scenario, step: Step, errno: Errno) {
+    let mut case = Case::new(fs, number, Fault::Kill);
+    let mut story = (scenario.story)();
+    story.prepare(&mut case);
+    let action = format!("once-{}", errno.action());
+    case.start_with(&fault_at(step, &action));
+    let openings = case.openings();
+    let undone = hears_the_failure(&case, story.as_ref(), scenario, errno);
+    case.server.wait_ready();
+    if undone {
+        assert_eq!(case.openings(), openings, "nothing failed but that call");
+    }
+    case.bystanders_are_whole();
+    case.others_go_on();
+    story
+        .act(&case)
+        .unwrap_or_else(|status| panic!("the same call again: {status:?}"));
+    settle(case, story.as_mut(), true);
+}
+
+/// The call fails, and says so in a way that is true. Whether it was undone.
+fn hears_the_failure(
+    case: &Case<'_>,
+    story: &dyn Story,
+    scenario: &Scenario,
+    errno: Errno,
+) -> bool {
+    let before = case.contents();
+    let status = story
+        .act(case)
+        .expect_err("a step failed, and it was acknowledged");
+    errno.suits(scenario.operations, &status);
+    let undone = errno::is_final(&status);
+    if undone {
+        assert_eq!(case.contents(), before, "said to be undone: {status:?}");
+    }
+    undone
 }
 
 /// Proves what a crash may have left, does the act again, and proves that it is whole then.

@@ -1,5 +1,6 @@
 //! One pool that is crashed: its server, its bystanders, and the checks that hold after any crash.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -312,6 +313,45 @@ impl<'fs> Case<'fs> {
             .concat();
         found.sort_unstable();
         found
+    }
+
+    /// The same with the files in each, their sizes, and what the records say.
+    #[must_use]
+    pub fn contents(&self) -> BTreeMap<PathBuf, (u64, String)> {
+        let mut found = BTreeMap::new();
+        for part in ["volumes", "snapshots", "tmp"].map(|part| self.pool().join(part)) {
+            for folder in names(&part).iter().map(|name| part.join(name)) {
+                found.insert(folder.clone(), (0, String::new()));
+                for file in names(&folder).iter().map(|name| folder.join(name)) {
+                    let is_record = file.file_name().is_some_and(|name| name == "record");
+                    let read = || std::fs::read_to_string(&file).expect("read a record");
+                    let record = is_record.then(read).unwrap_or_default();
+                    let size = content::size_of(&file);
+                    found.insert(file, (size, record));
+                }
+            }
+        }
+        found
+    }
+
+    /// How often a server has opened the pool.
+    #[must_use]
+    pub fn openings(&self) -> usize {
+        self.server.log_text().matches("the pool is open").count()
+    }
+
+    /// A volume and a snapshot that have nothing to do with the story come and go.
+    #[track_caller]
+    pub fn others_go_on(&self) {
+        let volume = self.filled("passing by", SMALL);
+        let grow = requests::expand(&volume, SMALL + MIB, requests::block());
+        let grown = accepted(self.csi.controller_expand_volume(grow));
+        assert_eq!(grown.capacity_bytes, requests::signed(SMALL + MIB));
+        let cut = self
+            .csi
+            .made_snapshot(requests::snapshot("passing by", &volume));
+        accepted(self.csi.delete(&volume));
+        accepted(self.csi.delete_cut(&cut.snapshot_id));
     }
 
     /// Removes the pool, so that the cases after it have the space.

@@ -1,5 +1,6 @@
 //! The errors that a step is made to fail with, and what the caller may hear of them.
 
+use pool::fault::Operation;
 use tonic::{Code, Status};
 
 use crate::client::shown;
@@ -29,11 +30,15 @@ impl Errno {
         }
     }
 
-    /// The caller must hear what kind of error it was, or, when the outcome is unknown, that it is to call again.
+    /// The caller of `operations` must hear what kind of error it was, or, when the outcome is unknown, that it is to call again.
     #[track_caller]
-    pub fn suits(self, status: &Status) {
+    pub fn suits(self, operations: &[Operation], status: &Status) {
         let plain = match self {
             Self::Eio => Code::Internal,
+            // A user may only lower a request that is called infeasible.
+            Self::Enospc | Self::Edquot if operations.contains(&Operation::ExpandVolume) => {
+                Code::OutOfRange
+            }
             Self::Enospc | Self::Edquot => Code::ResourceExhausted,
             Self::Erofs => Code::Unavailable,
         };

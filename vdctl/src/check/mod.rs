@@ -1,15 +1,18 @@
-//! `vdctl pool check`: every invariant of a pool that one node can prove by itself.
+//! `vdctl pool check`: the invariants of a pool that one node can prove by itself.
 //!
 //! | Invariant | where |
 //! |---|---|
 //! | every record can be trusted and names its own folder; no folder is without one | [`objects`] |
 //! | every image is there, has its size, its mode, and nothing else lies beside it | [`objects`] |
 //! | a snapshot is read-only, standalone, consistent, and what its record says | [`snapshots`] |
-//! | a loop device of ours belongs to exactly one volume; none is written through two | [`devices`] |
-//! | mounts of our devices are whole and never of a deleted volume | [`devices`] |
-//! | what is promised fits; nothing is left in tmp/ or trash/ while nobody works on the pool | [`space`] |
+//! | a loop device of ours belongs to exactly one volume, never to a deleted one; none is written through two | [`devices`] |
+//! | what is mounted, published or held was staged by its record, and no folder of a filesystem is all that is mounted of it | [`devices`] |
+//! | what is promised fits | [`space`] |
+//! | nothing is left in tmp/, trash/ or beside a record while nobody works on the pool | [`space`], [`objects`] |
 //!
-//! It reads only, also while a server works on the pool; what is then in the making is not a finding.
+//! It reads only, also while a server works on the pool; what is then in the making is not a finding. Nor is what it cannot see: the
+//! data of snapshots (`vdctl snapshot verify`), the orchestrator's objects, and whether a mounted filesystem is frozen, which the
+//! kernel tells only to whoever tries to freeze or thaw it.
 
 mod devices;
 mod objects;

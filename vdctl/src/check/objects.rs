@@ -6,6 +6,7 @@ use pool::{Part, View};
 use super::Report;
 
 const VOLUME_FILES: [&str; 2] = ["disk.img", "record"];
+const RECORD_TEMPORARY: &str = "record.tmp";
 const SNAPSHOT_FILES: [&str; 2] = ["image.qcow2", "record"];
 
 pub(super) fn check(view: &View, report: &mut Report) -> anyhow::Result<()> {
@@ -18,6 +19,7 @@ pub(super) fn check(view: &View, report: &mut Report) -> anyhow::Result<()> {
             continue;
         };
         strangers(&files, &VOLUME_FILES, id, report);
+        leftover(view, &files, id, report)?;
         match size(&files, "disk.img") {
             None => report.add(id, "its image disk.img is missing"),
             // While a volume grows, its image may have any size up to the goal.
@@ -40,6 +42,7 @@ pub(super) fn check(view: &View, report: &mut Report) -> anyhow::Result<()> {
             continue;
         };
         strangers(&files, &SNAPSHOT_FILES, id, report);
+        leftover(view, &files, id, report)?;
         if size(&files, "image.qcow2").is_none() {
             report.add(id, "its image image.qcow2 is missing");
         }
@@ -61,11 +64,24 @@ fn files(view: &View, part: Part, id: &str) -> anyhow::Result<Option<Files>> {
 
 fn strangers(files: &Files, known: &[&str], id: &str, report: &mut Report) {
     for (name, _) in files {
-        // A server may be replacing the record right now; the next start removes what a crash left.
-        if !known.contains(&name.as_str()) && name != "record.tmp" {
+        if !known.contains(&name.as_str()) && name != RECORD_TEMPORARY {
             report.add(id, format!("{name:?} lies in its folder and is not ours"));
         }
     }
+}
+
+/// What a record was to be replaced by. A server may be doing that right now.
+fn leftover(view: &View, files: &Files, id: &str, report: &mut Report) -> anyhow::Result<()> {
+    let is_there = files.iter().any(|(name, _)| name == RECORD_TEMPORARY);
+    if is_there && !view.is_owned()? {
+        report.add(
+            id,
+            format!(
+                "{RECORD_TEMPORARY} was left by an interrupted change; the next start removes it"
+            ),
+        );
+    }
+    Ok(())
 }
 
 fn size(files: &Files, name: &str) -> Option<u64> {

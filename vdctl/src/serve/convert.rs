@@ -28,7 +28,7 @@ pub(super) fn volume_request(request: backend::CreateVolume) -> Result<VolumeReq
             model::Provisioning::Thin => Provisioning::Thin,
             model::Provisioning::Thick => Provisioning::Thick,
         },
-        mode: new_mode(request.mode, request.source.is_some()),
+        mode: new_mode(request.mode),
         access_modes: request.access_modes.into_iter().map(access_mode).collect(),
         source: match request.source {
             None => None,
@@ -90,18 +90,17 @@ pub(super) fn snapshot(record: &SnapshotRecord, node: &str) -> model::Snapshot {
     }
 }
 
-fn new_mode(mode: model::VolumeMode, has_source: bool) -> VolumeMode {
+/// What is in a copy is for the node to say, which reads its source's record.
+fn new_mode(mode: model::VolumeMode) -> VolumeMode {
     let fs = match mode {
         model::VolumeMode::Block => return VolumeMode::Block,
         model::VolumeMode::Filesystem(model::FsType::Ext4) => FsType::Ext4,
         model::VolumeMode::Filesystem(model::FsType::Xfs) => FsType::Xfs,
     };
-    let state = if has_source {
-        FormatState::Inherited
-    } else {
-        FormatState::Unformatted
-    };
-    VolumeMode::Filesystem(Format { fs, state })
+    VolumeMode::Filesystem(Format {
+        fs,
+        state: FormatState::Unformatted,
+    })
 }
 
 fn mode(mode: VolumeMode) -> model::VolumeMode {

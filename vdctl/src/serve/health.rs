@@ -14,6 +14,7 @@ fn problem(problem: Problem) -> HealthProblem {
     let (status, reason, message) = match problem {
         Problem::RecordDamaged(message) => (HealthStatus::Inaccessible, "RecordDamaged", message),
         Problem::ImageDamaged(message) => (HealthStatus::DataLoss, "ImageDamaged", message),
+        Problem::Unreadable(message) => (HealthStatus::Inaccessible, "Unreadable", message),
         Problem::PoolUnavailable(message) => {
             (HealthStatus::Inaccessible, "PoolUnavailable", message)
         }

@@ -35,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Serves until SIGTERM or SIGINT. What is published goes on working afterwards.
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
     telemetry::log::start(args.log_json);
+    csi_controller::open_files::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("vdctl")

@@ -47,6 +47,13 @@ impl Memory {
         self.lock().snapshots.remove(id);
     }
 
+    pub(super) fn damage_snapshot(&self, id: &str) {
+        if let Some(snapshot) = self.lock().snapshots.get_mut(id) {
+            snapshot.ready_to_use = false;
+            snapshot.damage = Some("a bit has flipped".to_owned());
+        }
+    }
+
     pub(super) fn remove_volume(&self, id: &str) {
         self.lock().volumes.remove(id);
     }

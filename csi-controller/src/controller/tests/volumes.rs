@@ -175,7 +175,7 @@ async fn a_source_that_is_missing_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_copy_is_found_again_after_its_source_is_gone() {
+async fn a_copy_is_found_again_after_its_source_is_damaged_or_gone() {
     let (service, memory) = service();
     let source = make(&service, create("v", GIB, mount("")))
         .await
@@ -187,6 +187,14 @@ async fn a_copy_is_found_again_after_its_source_is_gone() {
         ..create("r", GIB, mount(""))
     };
     let copy = make(&service, request.clone()).await.expect("made");
+    memory.damage_snapshot(&snapshot.snapshot_id);
+    assert_eq!(make(&service, request.clone()).await.expect("found"), copy);
+    let another = CreateVolumeRequest {
+        name: "another".to_owned(),
+        ..request.clone()
+    };
+    let said = assert_code(make(&service, another).await, Code::DataLoss);
+    assert!(said.contains("a bit has flipped"), "{said}");
     memory.remove_snapshot(&snapshot.snapshot_id);
     assert_eq!(make(&service, request.clone()).await.expect("found"), copy);
     // With another size it is the existing volume that does not fit.

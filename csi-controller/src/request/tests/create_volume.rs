@@ -389,3 +389,34 @@ fn an_xfs_volume_has_the_smallest_size_of_xfs() {
         (1, XFS_MINIMUM_BYTES)
     );
 }
+
+#[test]
+fn a_requirement_names_as_many_nodes_as_a_cluster_can_have_in_any_order_and_no_more() {
+    const MOST: usize = 16_384;
+    let places = |count: usize| -> Vec<_> {
+        (0..count)
+            .map(|number| place(&[(KEY, &format!("node-{number}"))]))
+            .collect()
+    };
+    let with = |requisite, preferred| CreateVolumeRequest {
+        accessibility_requirements: Some(TopologyRequirement {
+            requisite,
+            preferred,
+        }),
+        ..request()
+    };
+    let mut backwards = places(MOST - 1);
+    backwards.reverse();
+    backwards.push(place(&[(KEY, "node-7")]));
+    let asked = parse(&with(places(MOST), backwards)).expect("valid");
+    let placement = asked.placement;
+    assert_eq!(placement.requisite.len(), MOST);
+    assert_eq!(placement.preferred.len(), MOST - 1, "each once");
+    assert_eq!(placement.preferred[0], format!("node-{}", MOST - 2));
+    for request in [
+        with(places(MOST + 1), vec![]),
+        with(vec![], places(MOST + 1)),
+    ] {
+        refused(&request, "16385 topologies");
+    }
+}

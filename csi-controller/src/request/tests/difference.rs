@@ -1,5 +1,7 @@
 //! Whether a volume that exists is what CreateVolume asks for.
 
+use proto::csi::v1::volume_capability::AccessMode;
+use proto::csi::v1::volume_capability::access_mode::Mode;
 use proto::csi::v1::{CapacityRange, CreateVolumeRequest, TopologyRequirement};
 
 use super::create_volume::{from_snapshot, parse, request};
@@ -33,6 +35,20 @@ fn the_same_request_again_fits_what_it_made() {
         ..existing(&asked)
     };
     assert_eq!(asked.difference(&grown), None);
+    // Also with another access mode: every one that is possible on one node fits.
+    for mode in [
+        Mode::SingleNodeWriter,
+        Mode::SingleNodeReaderOnly,
+        Mode::SingleNodeSingleWriter,
+        Mode::SingleNodeMultiWriter,
+    ] {
+        let mut other = request();
+        for capability in &mut other.volume_capabilities {
+            capability.access_mode = Some(AccessMode { mode: mode.into() });
+        }
+        let other = parse(&other).expect("valid");
+        assert_eq!(other.difference(&existing(&asked)), None, "{mode:?}");
+    }
 }
 
 #[test]

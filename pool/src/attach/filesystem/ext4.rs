@@ -4,6 +4,8 @@ use crate::attach::tool;
 use crate::error::{Error, ErrorKind, Result};
 
 const MIB: u64 = 1 << 20;
+/// With the arguments below mkfs.ext4 makes no journal on less than 8 MiB and says so in passing, and fails on 8 MiB.
+pub(super) const LEAST_BYTES: u64 = 10 * MIB;
 
 /// The arguments of `mkfs.ext4` for an image of `bytes`.
 ///

@@ -18,7 +18,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::Whence;
 
 use super::blank::seek;
-use super::{ext4, refuse_unless_blank, xfs};
+use super::{ext4, refuse_unless_blank, size, xfs};
 use crate::attach::loop_device::{self, ImageKey};
 use crate::attach::tool;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -32,8 +32,9 @@ const LIMIT: Duration = Duration::from_mins(10);
 /// `set_state` records a state durably before it returns.
 ///
 /// # Errors
-/// `Corrupt` when the image and the record disagree, `Busy` while an earlier mkfs still runs, `InUse` when a loop device is bound to an image without a
-/// filesystem, `NoSpace`, `Precondition` when mkfs is not installed, `Io`. The state never runs ahead of the image.
+/// `OutOfRange` when the volume is too small for the filesystem, `Corrupt` when the image and the record disagree, `Busy` while an
+/// earlier mkfs still runs, `InUse` when a loop device is bound to an image without a filesystem, `NoSpace`, `Precondition` when mkfs
+/// is not installed, `Io`. The state never runs ahead of the image.
 pub fn ensure_made(
     image: &File,
     record: &VolumeRecord,
@@ -46,6 +47,7 @@ pub fn ensure_made(
     ) {
         return Ok(());
     }
+    refuse_too_small(record, format.fs)?;
     lock(image)?;
     match format.state {
         FormatState::Formatted | FormatState::Inherited => return Ok(()),
@@ -66,6 +68,24 @@ pub fn ensure_made(
     fault::reached(Step::StageMade)?;
     set_state(FormatState::Formatted)?;
     fault::reached(Step::StageFormatted)
+}
+
+/// Whoever asks for a volume gets one that is large enough; this one was made in another way, or by an older program.
+fn refuse_too_small(record: &VolumeRecord, fs: FsType) -> Result<()> {
+    let least = match fs {
+        FsType::Ext4 => ext4::LEAST_BYTES,
+        FsType::Xfs => xfs::LEAST_BYTES,
+    };
+    if record.size_bytes >= least {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::OutOfRange,
+        format!(
+            "the volume has {} bytes, and {fs} takes {least} at least: expand it",
+            record.size_bytes
+        ),
+    ))
 }
 
 /// mkfs holds this lock as well, because it gets `image` as its standard input: one that outlives a killed driver keeps
@@ -111,6 +131,15 @@ fn make(image: &File, record: &VolumeRecord, fs: FsType) -> Result<()> {
     let outcome = tool::run_holding(program, &arguments, LIMIT, image)?;
     if outcome.code != Some(0) {
         return Err(failed(program, &outcome));
+    }
+    if fs == FsType::Ext4 && !size::has_journal(image)? {
+        return Err(Error::new(
+            ErrorKind::Io,
+            format!(
+                "{program} made no journal, without which a power loss damages the filesystem: {}",
+                outcome.output
+            ),
+        ));
     }
     image.sync_all().during("write the new filesystem out")?;
     match record.provisioning {

@@ -1,4 +1,5 @@
-//! How large a filesystem is, by its superblock: to see whether its device outgrew it, and for nothing else.
+//! What the superblock of a filesystem of ours says: whether its device outgrew it, and whether mkfs did what it was asked.
+//! Nothing else is read from it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -32,6 +33,18 @@ pub(super) fn read(device: &File, fs: FsType) -> Result<Option<Size>> {
         FsType::Ext4 => ext4(&prefix[EXT4_AT..]),
         FsType::Xfs => xfs(&prefix),
     })
+}
+
+/// Whether the ext4 that mkfs has just made in `image` has a journal.
+pub(super) fn has_journal(image: &File) -> Result<bool> {
+    /// In the superblock's set of compatible features.
+    const HAS_JOURNAL: u8 = 4;
+    const FEATURES_AT: u64 = 0x5c;
+    let mut features = [0];
+    image
+        .read_exact_at(&mut features, EXT4_AT as u64 + FEATURES_AT)
+        .during("read the superblock")?;
+    Ok(features[0] & HAS_JOURNAL != 0)
 }
 
 fn ext4(superblock: &[u8]) -> Option<Size> {

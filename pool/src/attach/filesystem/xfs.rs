@@ -1,5 +1,8 @@
 //! XFS: how it is made.
 
+/// mkfs.xfs makes no smaller one.
+pub(super) const LEAST_BYTES: u64 = 300 << 20;
+
 /// The arguments of `mkfs.xfs`.
 ///
 /// - `-f`: the image is blank or holds what an interrupted run of ourselves left.

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::detach::{clear, holder, in_use, usage_of, wait_until};
-use super::{Usage, backing_path_hint, exclusive, node};
+use super::{Usage, backing_path, exclusive, node};
 use crate::attach::mountinfo::DeviceNumber;
 use crate::error::Result;
 
@@ -75,14 +75,13 @@ pub fn detach_lost(device: &LostDevice) -> Result<()> {
 }
 
 fn lost(number: u32) -> Result<Option<LostDevice>> {
-    let (Some(rdev), Some(shown)) = (node::rdev(number)?, backing_path_hint(number)) else {
+    let (Some(rdev), Some(image)) = (node::rdev(number)?, backing_path(number)) else {
         return Ok(None);
     };
-    let path = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
     Ok(Some(LostDevice {
         number,
         rdev,
-        image: PathBuf::from(path),
+        image,
     }))
 }
 

@@ -220,6 +220,15 @@ fn exclusive() -> MutexGuard<'static, ()> {
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The path that the kernel shows for the file behind a device, also of one that was removed. Good enough to leave a device alone,
+/// never good enough to use one: the file may have been renamed, and another mounted over it.
+#[must_use]
+pub fn backing_path(number: u32) -> Option<PathBuf> {
+    let shown = backing_path_hint(number)?;
+    let path = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
+    Some(PathBuf::from(path))
+}
+
 /// The path that the kernel shows for the file behind a device: a hint for people, nothing to decide by.
 #[must_use]
 pub fn backing_path_hint(number: u32) -> Option<String> {

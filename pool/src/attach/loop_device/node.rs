@@ -1,7 +1,7 @@
 //! Nodes of loop devices in `/dev`, and what sysfs lists.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -26,9 +26,57 @@ pub(super) struct Node {
 
 /// All loop devices that are bound to something, lowest number first. The kernel lists the disks that have a size, which is
 /// one short text also where a hundred unbound devices lie in sysfs; every snapshot and every call of kubelet asks for it.
+///
+/// It gives that text a page at a time, and counts disks to find where the next page begins: one that goes away in between hides
+/// another. So where there is more than a page, sysfs is asked for what is not listed.
 pub(super) fn bound() -> Result<Vec<Node>> {
-    let text = fs::read_to_string("/proc/partitions").during("read /proc/partitions")?;
-    Ok(parse_partitions(&text))
+    let (text, pages) = read_pages("/proc/partitions")?;
+    let mut found = parse_partitions(&text);
+    if pages > 1 {
+        let hidden = unlisted(&found)?;
+        found.extend(hidden);
+        found.sort_unstable_by_key(|node| node.number);
+    }
+    Ok(found)
+}
+
+/// The text of a file in `/proc`, and in how many pieces the kernel gave it.
+fn read_pages(path: &str) -> Result<(String, usize)> {
+    let mut file = File::open(path).context_with(|| format!("open {path}"))?;
+    let mut bytes = Vec::new();
+    let mut pages = 0;
+    // More than a page of any machine.
+    let mut room = vec![0; 1 << 17];
+    loop {
+        let read = file
+            .read(&mut room)
+            .context_with(|| format!("read {path}"))?;
+        if read == 0 {
+            return Ok((String::from_utf8_lossy(&bytes).into_owned(), pages));
+        }
+        bytes.extend_from_slice(&room[..read]);
+        pages += 1;
+    }
+}
+
+/// The bound devices in sysfs that are not in `listed`, which is sorted.
+fn unlisted(listed: &[Node]) -> Result<Vec<Node>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/block").during("list /sys/block")? {
+        let name = entry.during("list /sys/block")?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("loop"));
+        let Some(number) = number.and_then(|number| number.parse().ok()) else {
+            continue;
+        };
+        let is_listed = listed.binary_search_by_key(&number, |node| node.number);
+        if is_listed.is_ok() || !is_bound(number) {
+            continue;
+        }
+        if let Some(rdev) = rdev(number)? {
+            found.push(Node { number, rdev });
+        }
+    }
+    Ok(found)
 }
 
 /// Columns: major, minor, size in KiB, name. Partitions of a loop device (`loop0p1`) are none.
@@ -163,5 +211,29 @@ mod tests {
             .map(|node| node.number)
             .collect();
         assert_eq!(numbers, [3, 12]);
+    }
+
+    #[test]
+    fn a_bound_device_that_is_not_listed_is_found_in_sysfs() {
+        let image = tempfile::tempfile().unwrap();
+        image.set_len(1 << 20).unwrap();
+        let device = crate::attach::loop_device::attach(&image, false)
+            .unwrap()
+            .device;
+        let node = Node {
+            number: device.number,
+            rdev: device.rdev,
+        };
+        let (listed, hidden) = (unlisted(&[node]), unlisted(&[]));
+        crate::attach::loop_device::detach(&device).unwrap();
+        assert!(hidden.unwrap().contains(&node));
+        assert!(!listed.unwrap().contains(&node));
+    }
+
+    #[test]
+    fn a_short_list_comes_in_one_page() {
+        let (text, pages) = read_pages("/proc/partitions").unwrap();
+        assert!(text.starts_with("major minor"), "{text}");
+        assert!(pages == 1 || text.len() > 4096, "{pages} pages: {text}");
     }
 }

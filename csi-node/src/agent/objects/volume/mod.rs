@@ -320,7 +320,7 @@ fn troubled(problem: &Problem) -> Data {
         Problem::RecordDamaged(reason) | Problem::ImageDamaged(reason) => {
             Data::Damaged(reason.clone())
         }
-        Problem::PoolUnavailable(reason) => {
+        Problem::Unreadable(reason) | Problem::PoolUnavailable(reason) => {
             Data::Unknown(Failure::new(Kind::Unavailable, reason.clone()))
         }
     }
