@@ -33,8 +33,9 @@ pub(super) struct Running<'node> {
 }
 
 impl Running<'_> {
+    /// Not while the node stops, nor on a pool that cannot be used: who opens it again waits for those who still have it open.
     pub(super) fn may_go_on(&self) -> bool {
-        self.node.may_go_on()
+        self.node.may_go_on() && self.node.0.pool.peek().is_some()
     }
 
     /// Whether somebody wants the volume more than a copy of it.

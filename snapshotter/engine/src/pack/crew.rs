@@ -11,7 +11,9 @@ use crate::copy::Watch;
 use crate::layout::CLUSTER_BYTES;
 
 /// How often somebody looks whether the work is still wanted, and says how far it is.
-const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
+/// More do not make it faster: the disk is one. So memory and what is being written are bounded on large machines too.
+pub(crate) const MOST_WORKERS: usize = 16;
 
 /// Some clusters, in the order of the disk.
 #[derive(Debug)]
@@ -71,12 +73,16 @@ pub(crate) struct How<'a> {
     pub(crate) idle: bool,
     /// How many clusters there are, for the progress; more than there are does no harm.
     pub(crate) clusters: u64,
+    /// Called now and then by the thread that waits, which keeps its priorities: for what must not be done by one that yields to
+    /// everybody. An error ends the work.
+    pub(crate) tend: &'a dyn Fn() -> Result<()>,
 }
 
-/// Lets `worker` run on each processor until there is no work left. Each is told to stop by [`Work::next`].
+/// Lets `worker` run on each processor, of [`MOST_WORKERS`] at most, until there is no work left. Each is told to stop by
+/// [`Work::next`].
 ///
 /// # Errors
-/// The first worker's; those of [`Watch`].
+/// The first worker's; those of [`Watch`] and of `tend`.
 pub(crate) fn share<I>(
     pieces: I,
     how: How<'_>,
@@ -90,7 +96,8 @@ where
         done: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
     };
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = processors.min(MOST_WORKERS);
     let crew = Crew::default();
     std::thread::scope(|scope| {
         for _each in 0..workers {
@@ -112,7 +119,7 @@ where
             let total = how.clusters * CLUSTER_BYTES;
             let done = work.done.load(Ordering::Relaxed) * CLUSTER_BYTES;
             (how.watch.progress)(done.min(total), total);
-            let wanted = how.watch.check();
+            let wanted = how.watch.check().and_then(|()| (how.tend)());
             if wanted.is_err() {
                 work.stopped.store(true, Ordering::Release);
             }
