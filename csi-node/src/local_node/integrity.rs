@@ -102,7 +102,7 @@ impl LocalNode {
         .await
     }
 
-    /// Hears the ids of snapshots of which something new is recorded: a digest, damage.
+    /// Hears the ids of snapshots of which something new is recorded: a digest, damage, a compressed image.
     #[must_use]
     pub fn snapshot_changes(&self) -> broadcast::Receiver<String> {
         self.0.integrity.changed.subscribe()
@@ -209,7 +209,8 @@ impl LocalNode {
         Ok(())
     }
 
-    fn tell(&self, id: &SnapshotId) {
+    /// Tells those who follow snapshots that something new is recorded of this one.
+    pub(super) fn tell(&self, id: &SnapshotId) {
         // Nobody has to listen.
         self.0.integrity.changed.send(id.to_string()).ok();
     }

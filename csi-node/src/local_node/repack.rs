@@ -87,6 +87,7 @@ impl LocalNode {
             Ok(Some(record)) => {
                 tracing::info!(snapshot = %id, bytes = record.charge_bytes, "compressed a snapshot");
                 self.paused().remove(&id);
+                self.tell(&id);
                 self.empty_trash_soon();
             }
             Ok(None) => {
