@@ -8,7 +8,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use pool::{ErrorKind, Result};
 
-use super::crew::{LOOK, Work};
+use super::crew::Work;
+use crate::gang::LOOK;
 
 /// So much is asked for at once.
 const STEP: u64 = 256 << 20;
