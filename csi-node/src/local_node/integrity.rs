@@ -25,6 +25,7 @@ use snapshot_engine::{Findings, Watch, data_digest, verify_with_data};
 use tokio::sync::{Notify, broadcast};
 
 use super::LocalNode;
+use super::progress::time_for;
 use crate::blocking::Work;
 use crate::failure;
 
@@ -278,11 +279,6 @@ fn at_pace<T>(pace: Pace, wanted: &dyn Fn() -> bool, read: impl FnOnce(&Watch<'_
 /// What is read between two looks at the clock, at most.
 const READ_AT_ONCE: u64 = 1 << 20;
 
-fn time_for(bytes: u64, bytes_per_second: u64) -> Duration {
-    let ms = u128::from(bytes) * 1000 / u128::from(bytes_per_second.max(1));
-    Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
-}
-
 /// What may become of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
@@ -366,11 +362,5 @@ mod tests {
         let reason = verdict.reason();
         assert!(reason.len() < LONGEST_REASON + 20);
         assert!(reason.ends_with(", and 4 more"), "{reason}");
-    }
-
-    #[test]
-    fn a_pace_is_bytes_in_seconds() {
-        assert_eq!(time_for(64 << 20, 32 << 20), Duration::from_secs(2));
-        assert_eq!(time_for(1, 0), Duration::from_secs(1));
     }
 }
