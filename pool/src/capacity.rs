@@ -3,7 +3,8 @@
 //! At ratio 1.0, on XFS or ext4 with the pool alone on its filesystem, no guest ever sees ENOSPC, whatever it writes.
 //! For that, the most that our files can ever come to hold has to fit. Two upper bounds of it are cheap to know:
 //!
-//! - by charge: a volume can hold its size, a snapshot what it held when it was cut, others what they hold now;
+//! - by charge: a volume can hold its size, a snapshot what it held when it was cut, a deleted image that is not freed yet
+//!   (somebody reads it) what it holds, and others what they hold now;
 //! - by growth: what is used now, and every volume rewritten once, where everything it had stays with a snapshot.
 //!
 //! Both are sound, so the smaller one counts. `docs/on-disk-format.md` has the argument.
@@ -45,7 +46,11 @@ pub struct Figures {
     pub snapshot_charges: u64,
     /// What operations under way will allocate at once without a volume's size covering it (copied snapshots, tables).
     pub pending: u64,
-    /// A lower bound of what the images of our volumes and snapshots hold together, shared blocks counted once.
+    /// What deleted images that are not freed yet have allocated: their blocks may be those of a volume, and stay theirs when it
+    /// is rewritten.
+    pub deleted: u64,
+    /// A lower bound of what the images of our volumes and snapshots hold together, and those deleted ones, shared blocks counted
+    /// once.
     pub ours: u64,
 }
 
@@ -59,7 +64,7 @@ impl Default for Policy {
 }
 
 impl Figures {
-    /// What is used by others: foreign files, filesystem metadata, trash. An upper bound, because `ours` is a lower one.
+    /// What is used by others: foreign files, filesystem metadata. An upper bound, because `ours` is a lower one.
     #[must_use]
     pub fn foreign(&self) -> u64 {
         self.used.saturating_sub(self.ours)
@@ -68,8 +73,13 @@ impl Figures {
     /// The most that may ever be held: the smaller of the two bounds.
     #[must_use]
     pub fn committed(&self) -> u64 {
-        let by_charge = self.volume_sizes + self.snapshot_charges + self.foreign();
-        by_charge.min(self.by_growth())
+        (self.charged() + self.foreign()).min(self.by_growth())
+    }
+
+    /// What all our images can come to hold, if none shared a block with another.
+    #[must_use]
+    pub fn charged(&self) -> u64 {
+        self.volume_sizes + self.snapshot_charges + self.deleted
     }
 
     /// The bound that needs no look at any file.
@@ -105,19 +115,26 @@ impl Figures {
     }
 }
 
-/// The answer to a request that does not fit, with the figures a person needs.
+/// The answer to a request of `wanted` bytes that does not fit, with the figures a person needs: those without it.
 #[must_use]
 pub fn refusal(wanted: u64, figures: &Figures, policy: &Policy) -> Error {
+    let deleted = match figures.deleted {
+        0 => String::new(),
+        bytes => format!(
+            "{} to deleted ones that somebody still reads, ",
+            human(bytes)
+        ),
+    };
     Error::new(
         ErrorKind::NoSpace,
         format!(
-            "the pool has no room for {}: it may promise {} of {} (overcommit {}, reserve {}), {} are promised to volumes, {} to snapshots, {} are used by others, {} are used in all. Delete volumes or snapshots, or give the pool a larger disk",
+            "the pool has no room for {}: it may promise {} of {} (overcommit {}, reserve {}), {} are promised to volumes, {} to snapshots, {deleted}{} are used by others, {} are used in all. Delete volumes or snapshots, or give the pool a larger disk",
             human(wanted),
             human(figures.limit(policy)),
             human(figures.size),
             policy.overcommit,
             policy.reserve,
-            human(figures.volume_sizes.saturating_sub(wanted)),
+            human(figures.volume_sizes),
             human(figures.snapshot_charges),
             human(figures.foreign()),
             human(figures.used),
@@ -221,6 +238,22 @@ mod tests {
             ..figures()
         };
         assert_eq!(figures.committed(), 81 * GIB);
+    }
+
+    #[test]
+    fn a_deleted_image_that_is_still_read_keeps_what_its_volume_rewrites() {
+        let figures = Figures {
+            volume_sizes: 40 * GIB,
+            deleted: 40 * GIB,
+            used: 41 * GIB,
+            ours: 40 * GIB,
+            ..figures()
+        };
+        assert_eq!(figures.committed(), 81 * GIB);
+        let text = refusal(GIB, &figures, &Policy::default()).to_string();
+        let said = "40.0 GiB are promised to volumes, 0 B to snapshots, 40.0 GiB to deleted ones that somebody still reads, \
+                    1.0 GiB are used by others, 41.0 GiB are used in all";
+        assert!(text.contains(said), "{text}");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A snapshot's image and record can be replaced, and it can be deleted, while it is read. Who reads one opens both through the
 //! same folder, so that they belong to each other, and holds a shared lock (`flock`) on the image; what is in the trash is cut
-//! short before it is removed only where nobody holds one. So readers, also in other processes, see one image from its first
-//! byte to its last.
+//! short and removed only where nobody holds one. So readers, also in other processes, see one image from its first byte to its
+//! last; and it can still be counted, as what it keeps from others.
 
 use std::fs::File;
 
@@ -23,6 +23,7 @@ pub struct OpenSnapshot {
     /// The record.
     pub record: SnapshotRecord,
     image: Flock<File>,
+    folder: Folder,
 }
 
 impl OpenSnapshot {
@@ -61,7 +62,11 @@ pub(crate) fn open_snapshot(layout: &Layout, id: &SnapshotId) -> Result<OpenSnap
         match Flock::lock(image, FlockArg::LockSharedNonblock) {
             // What is in its place now was not freed before, and is not freed from now on.
             Ok(image) if !is_elsewhere(layout, id, &folder)? => {
-                return Ok(OpenSnapshot { record, image });
+                return Ok(OpenSnapshot {
+                    record,
+                    image,
+                    folder,
+                });
             }
             // It is in the trash, and freed or being freed.
             Ok(_) | Err((_, Errno::EWOULDBLOCK)) => {}
@@ -69,6 +74,11 @@ pub(crate) fn open_snapshot(layout: &Layout, id: &SnapshotId) -> Result<OpenSnap
         }
     }
     Err(missing(id))
+}
+
+/// Whether what was opened is still the snapshot: neither deleted nor replaced.
+pub(crate) fn is_current(layout: &Layout, opened: &OpenSnapshot) -> bool {
+    is_elsewhere(layout, &opened.record.id, &opened.folder).is_ok_and(|elsewhere| !elsewhere)
 }
 
 /// The file, if nobody reads it; from then on nobody does.

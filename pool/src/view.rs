@@ -153,6 +153,12 @@ impl View {
         held::open_snapshot(&self.layout, id)
     }
 
+    /// Whether an opened snapshot is still the one in the pool: neither deleted nor replaced since.
+    #[must_use]
+    pub fn is_current(&self, opened: &OpenSnapshot) -> bool {
+        held::is_current(&self.layout, opened)
+    }
+
     /// The names in one of the pool's folders.
     ///
     /// # Errors
@@ -181,7 +187,8 @@ impl View {
     /// # Errors
     /// The kernel's.
     pub fn figures(&self) -> Result<Figures> {
-        let ours = measure::exact(&self.layout, &self.index);
+        let deleted = measure::deleted(&self.layout)?;
+        let ours = measure::exact(&self.layout, &self.index, &deleted);
         let disk = nix::sys::statvfs::fstatvfs(self.layout.root.as_file())
             .during("look at the pool's free space")?;
         let unit = disk.fragment_size();
@@ -191,6 +198,7 @@ impl View {
             volume_sizes: self.index.volume_sizes(),
             snapshot_charges: self.index.snapshot_charges(),
             pending: 0,
+            deleted: deleted.allocated(),
             ours,
         })
     }

@@ -7,7 +7,11 @@ use crate::fixture::Fixture;
 use crate::kubelet::Attachment;
 use crate::scratch_fs::{FsKind, MIB};
 use crate::{requests, rewrite};
+use pool::{OpenSnapshot, SnapshotId, View};
 use tonic::{Code, Status};
+
+/// How often it is tried to give out everything, while the compression of snapshots changes how much that is.
+const CHANGES: usize = 20;
 
 /// How often each thing happened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +22,8 @@ pub struct Counts {
     pub snapshots: u64,
     /// Volumes restored or cloned.
     pub copies: u64,
+    /// Snapshots that somebody began to read.
+    pub readers: u64,
     /// Volumes grown.
     pub expansions: u64,
     /// Objects deleted.
@@ -36,6 +42,8 @@ pub struct History<'a> {
     largest: u64,
     volumes: Vec<Attachment>,
     snapshots: Vec<String>,
+    /// Snapshots that somebody exports, for some time, whatever becomes of them.
+    readers: Vec<OpenSnapshot>,
     names: u64,
     /// What happened.
     pub counts: Counts,
@@ -51,6 +59,7 @@ impl<'a> History<'a> {
             largest,
             volumes: Vec::new(),
             snapshots: Vec::new(),
+            readers: Vec::new(),
             names: 0,
             counts: Counts::default(),
         }
@@ -65,13 +74,17 @@ impl<'a> History<'a> {
     pub fn run(&mut self, steps: usize) {
         for _step in 0..steps {
             match self.random.within(0..100) {
-                0..30 => self.create(),
-                30..52 => self.snapshot(),
-                52..60 => self.copy(),
-                60..70 => self.expand(),
-                70..76 => self.delete_volume(),
-                76..84 => self.delete_snapshot(),
+                0..26 => self.create(),
+                26..44 => self.snapshot(),
+                44..50 => self.copy(),
+                50..58 => self.expand(),
+                58..64 => self.delete_volume(),
+                64..70 => self.delete_snapshot(),
+                70..82 => self.read(),
                 _ => self.rewrite_one(),
+            }
+            if self.random.chance(5) {
+                self.readers.clear();
             }
         }
     }
@@ -79,15 +92,24 @@ impl<'a> History<'a> {
     /// Gives out everything that is promised, to the last MiB, then lets every guest write all it has.
     #[track_caller]
     pub fn claim_everything(&mut self) {
-        let promised = u64::try_from(self.client().free_bytes()).expect("never negative");
-        if promised > 0 {
-            let name = self.name();
-            let thick = self.random.chance(50);
-            let made = self.try_create(&name, promised, thick);
-            let volume = made.unwrap_or_else(|status| {
-                panic!("{promised} bytes were promised: {}", shown(&status))
-            });
-            self.attach(&volume);
+        if self.random.chance(33) {
+            self.read_what_is_gone();
+        }
+        // What is compressed in the background takes room, and gives some back: only when it stands still is a promise one.
+        for _changed in 0..CHANGES {
+            let promised = u64::try_from(self.client().free_bytes()).expect("never negative");
+            if promised == 0 {
+                break;
+            }
+            let (name, thick) = (self.name(), self.random.chance(50));
+            match self.try_create(&name, promised, thick) {
+                Ok(volume) => self.attach(&volume),
+                Err(status) => {
+                    let now = u64::try_from(self.client().free_bytes()).expect("never negative");
+                    let what = format!("{promised} bytes were promised: {}", shown(&status));
+                    assert!(now != promised || self.is_compressing(), "{what}");
+                }
+            }
         }
         for at in 0..self.volumes.len() {
             self.rewrite(at);
@@ -97,6 +119,7 @@ impl<'a> History<'a> {
     /// Takes everything away.
     #[track_caller]
     pub fn end(mut self) -> Counts {
+        self.readers.clear();
         for volume in std::mem::take(&mut self.volumes) {
             volume.down_and_delete(self.client());
         }
@@ -104,6 +127,12 @@ impl<'a> History<'a> {
             accepted(self.client().delete_cut(&snapshot));
         }
         self.counts
+    }
+
+    /// Whether an image is being made that may take the place of another one.
+    fn is_compressing(&self) -> bool {
+        let made = std::fs::read_dir(self.fixture.pool().join("tmp")).expect("list tmp/");
+        made.count() > 0
     }
 
     fn name(&mut self) -> String {
@@ -175,7 +204,13 @@ impl<'a> History<'a> {
 
     fn snapshot(&mut self) {
         let Some(at) = self.any_volume() else { return };
-        let request = requests::snapshot(&self.name(), &self.volumes[at].volume_id);
+        let name = self.name();
+        // Half of them are replaced by smaller ones, sooner or later.
+        let request = if self.random.chance(50) {
+            requests::snapshot(&name, &self.volumes[at].volume_id)
+        } else {
+            requests::compressed_snapshot(&name, &self.volumes[at].volume_id)
+        };
         let made = self.quietly(at, || self.client().create_snapshot(request));
         if let Some(answer) = self.granted(made) {
             let snapshot = answer.snapshot.expect("the answer holds a snapshot");
@@ -233,6 +268,41 @@ impl<'a> History<'a> {
         };
         accepted(self.client().delete_cut(&self.snapshots.swap_remove(at)));
         self.counts.deletions += 1;
+    }
+
+    /// As `vdctl snapshot export` does, and like it without a word to the server. The snapshot may be deleted at once.
+    fn read(&mut self) {
+        let Some(at) = self.any_snapshot() else {
+            return;
+        };
+        let id = SnapshotId::parse(&self.snapshots[at]).expect("an id");
+        self.readers.push(self.opened(&id));
+        self.counts.readers += 1;
+        if self.random.chance(50) {
+            accepted(self.client().delete_cut(&self.snapshots.swap_remove(at)));
+            self.counts.deletions += 1;
+        }
+    }
+
+    /// Snapshots of full volumes are deleted while they are read: all their blocks are still those of the volumes.
+    fn read_what_is_gone(&mut self) {
+        for at in 0..self.volumes.len() {
+            self.rewrite(at);
+            let request = requests::snapshot(&self.name(), &self.volumes[at].volume_id);
+            let made = self.quietly(at, || self.client().create_snapshot(request));
+            if let Some(answer) = self.granted(made) {
+                let snapshot = answer.snapshot.expect("the answer holds a snapshot");
+                let id = SnapshotId::parse(&snapshot.snapshot_id).expect("an id");
+                self.readers.push(self.opened(&id));
+                self.counts.readers += 1;
+                accepted(self.client().delete_cut(&snapshot.snapshot_id));
+            }
+        }
+    }
+
+    fn opened(&self, id: &SnapshotId) -> OpenSnapshot {
+        let opened = View::open(&self.fixture.pool()).and_then(|view| view.open_snapshot(id));
+        opened.unwrap_or_else(|error| panic!("open {id}: {error}"))
     }
 
     fn rewrite_one(&mut self) {

@@ -66,6 +66,8 @@ struct Shared {
     stop: AtomicBool,
     pause: AtomicBool,
     paused: [AtomicBool; THREADS],
+    /// The first thread may write one block although it pauses.
+    one: AtomicBool,
     issued: [AtomicU64; THREADS],
     acknowledged: [AtomicU64; THREADS],
     longest_us: AtomicU64,
@@ -150,6 +152,19 @@ impl Writer {
         });
     }
 
+    /// Lets it write exactly one block while it pauses, and waits until that is acknowledged.
+    #[track_caller]
+    pub fn write_one(&self) {
+        let before = self.acknowledged()[0];
+        self.shared.one.store(true, Ordering::SeqCst);
+        if let Some(first) = self.threads.first() {
+            first.thread().unpark();
+        }
+        crate::wait::until("one block is written", Duration::from_secs(60), || {
+            self.acknowledged()[0] > before
+        });
+    }
+
     /// Lets it go on.
     pub fn go_on(&self) {
         self.shared.pause.store(false, Ordering::SeqCst);
@@ -203,7 +218,8 @@ fn write_on(file: &File, layout: Layout, thread: usize, shared: &Shared) -> io::
     let mut buffer = Aligned::new();
     let mut number = 0;
     while !shared.stop.load(Ordering::SeqCst) {
-        if shared.pause.load(Ordering::SeqCst) {
+        let one = thread == 0 && shared.one.swap(false, Ordering::SeqCst);
+        if shared.pause.load(Ordering::SeqCst) && !one {
             shared.paused[thread].store(true, Ordering::SeqCst);
             std::thread::park_timeout(Duration::from_millis(10));
             continue;
@@ -384,6 +400,24 @@ mod tests {
                 .unwrap_err()
                 .contains("torn or foreign")
         );
+    }
+
+    #[test]
+    fn a_writer_that_pauses_writes_one_block_when_it_is_told_to() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let writer = Writer::start(file.path(), 1 << 20);
+        writer.advance(3);
+        writer.pause();
+        let mut expected = writer.acknowledged();
+        for _each in 0..3 {
+            writer.write_one();
+            expected[0] += 1;
+            assert_eq!(writer.issued(), expected);
+        }
+        let layout = writer.layout();
+        let _last = writer.stop();
+        assert_eq!(verify(file.path(), layout), Ok(expected));
     }
 
     #[test]

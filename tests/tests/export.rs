@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tests::fixture::Fixture;
 use tests::requests::{block, snapshot, volume};
 use tests::scratch_fs::{FsKind, MIB};
-use tests::{binaries, tools};
+use tests::{binaries, integrity, tools};
 
 /// A snapshot of a disk of 64 MiB with some data, its id, the raw disk, and a folder to export to.
 struct Cut {
@@ -150,6 +150,46 @@ fn export_replaces_nothing_and_leaves_nothing_when_it_fails() {
         "/tmp/x",
     ]);
     assert_eq!(unknown.code, Some(2), "{unknown}");
+}
+
+#[test]
+fn a_snapshot_that_is_marked_as_damaged_is_exported_only_to_whom_asks_for_what_is_left_of_it() {
+    let cut = cut(FsKind::Xfs);
+    let source = cut.fixture.csi.volume_ids().remove(0);
+    let request = integrity::digested("digested", &source);
+    let id = cut.fixture.csi.made_snapshot(request).snapshot_id;
+    let _digest = integrity::wait_for_digest(&cut.fixture.pool(), &id);
+    let data = integrity::record(&cut.fixture.pool(), &id).data_offset;
+    let damaged = data + (5 << 20);
+    integrity::flip(&cut.fixture.snapshot_file(&id), damaged);
+    let socket = format!("unix://{}", cut.fixture.server.setup().socket.display());
+    let verify = ["snapshot", "verify", &id, "--agent", &socket];
+    assert_eq!(cut.fixture.vdctl(&verify).code, Some(1));
+    let export = |name: &str, more: &[&str]| {
+        let out = cut.folder.path().join(name);
+        let words = ["snapshot", "export", &id, out.to_str().unwrap()];
+        cut.fixture.vdctl(&[&words[..], more].concat())
+    };
+    for more in [&[][..], &["--compress"], &["--format", "raw"]] {
+        let refused = export("refused", more);
+        assert!(
+            refused.code == Some(2) && refused.err.contains("marked as damaged"),
+            "{refused}"
+        );
+    }
+    assert_eq!(cut.names(), ["raw"]);
+    let _said = export("left", &["--format", "raw", "--damaged"]).ok();
+    let (left, mut whole) = (
+        std::fs::read(cut.folder.path().join("left")).unwrap(),
+        std::fs::read(&cut.raw).unwrap(),
+    );
+    assert!(left != whole);
+    let at = usize::try_from(damaged - data).unwrap();
+    whole[at] = left[at];
+    assert!(left == whole, "nothing but the damaged byte differs");
+    integrity::flip(&cut.fixture.snapshot_file(&id), damaged);
+    assert_eq!(cut.fixture.vdctl(&verify).code, Some(0));
+    let _said = export("sound", &[]).ok();
 }
 
 #[test]

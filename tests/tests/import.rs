@@ -18,7 +18,7 @@ use tests::fixture::Fixture;
 use tests::requests::{block, filesystem, from_snapshot, volume};
 use tests::scratch_fs::{FsKind, MIB};
 use tests::tools::Ran;
-use tests::{binaries, content, packing, tools, wait};
+use tests::{binaries, content, integrity, packing, tools, wait};
 
 /// A raw disk, and what else is made of it.
 struct Foreign {
@@ -93,7 +93,8 @@ fn an_imported_image_is_a_snapshot_like_any_other() {
         let mut ids = Vec::new();
         for (name, options) in forms {
             let file = foreign.converted(&format!("{name}.qcow2"), &options);
-            ids.push(id_in(&import(&fixture, &file, &["--compress"]).ok()));
+            let more = ["--compress", "--checksum"];
+            ids.push(id_in(&import(&fixture, &file, &more).ok()));
         }
         let raw = foreign.path("disk.raw");
         ids.push(id_in(
@@ -104,6 +105,9 @@ fn an_imported_image_is_a_snapshot_like_any_other() {
             assert!(fixture.csi.snapshot_ids().contains(id), "{id}");
             if number < 4 {
                 let _took = packing::wait(&fixture.pool(), id);
+                let digest = integrity::wait_for_digest(&fixture.pool(), id);
+                let disk = integrity::digest_of_disk(&foreign.path("disk.raw"));
+                assert_eq!(digest, disk, "{id}");
             }
             // As large as its snapshot.
             let request = from_snapshot(volume(&format!("of {id}"), 40 * MIB, block()), id);

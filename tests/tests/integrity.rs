@@ -8,6 +8,7 @@
     reason = "tests: a panic is how they report"
 )]
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,7 +18,7 @@ use tests::fixture::Fixture;
 use tests::integrity::{self, digest_of_disk, digested, flip, wait_for_digest, wait_for_mark};
 use tests::scratch_fs::{FsKind, GIB, MIB};
 use tests::tools::Ran;
-use tests::{binaries, content, kubelet, packing, requests, tools};
+use tests::{binaries, content, kubelet, packing, requests, tools, wait};
 use tonic::Code;
 
 const SIZE: u64 = 16 * MIB;
@@ -300,8 +301,31 @@ fn who_owns_another_pool_is_not_believed() {
     accepted(fixture.csi.delete(&source));
 }
 
+/// What is used of the pool's filesystem, in bytes.
+fn used(fixture: &Fixture) -> u64 {
+    let disk = nix::sys::statvfs::statvfs(&fixture.pool()).unwrap();
+    (disk.blocks() - disk.blocks_free()) * disk.fragment_size()
+}
+
+fn in_trash(fixture: &Fixture) -> usize {
+    std::fs::read_dir(fixture.pool().join("trash"))
+        .unwrap()
+        .count()
+}
+
+/// Whether the server has the file open.
+fn is_open(fixture: &Fixture, file: &Path) -> bool {
+    let descriptors = format!("/proc/{}/fd", fixture.server.pid());
+    let mut opened = std::fs::read_dir(descriptors).unwrap();
+    opened.any(|one| {
+        let target = std::fs::read_link(one.unwrap().path());
+        target.is_ok_and(|target| target == file)
+    })
+}
+
 #[test]
-fn a_snapshot_whose_data_is_being_read_is_deleted_at_once_and_a_stop_does_not_wait_for_it() {
+fn a_snapshot_whose_data_is_being_read_is_deleted_at_once_with_its_space_and_a_stop_does_not_wait_for_it()
+ {
     let mut fixture = Fixture::with(FsKind::Xfs, 24 * GIB, |mut setup| {
         // A MiB takes 17 minutes: whatever is read now is still being read when the test ends.
         setup.arguments = vec!["--scrub-rate=1KiB".to_owned()];
@@ -309,11 +333,26 @@ fn a_snapshot_whose_data_is_being_read_is_deleted_at_once_and_a_stop_does_not_wa
     });
     let source = source(&fixture, "source");
     let [first, second] = ["first", "second"].map(|name| {
+        // The snapshot alone has these blocks afterwards.
+        let image = fixture.image(&source);
+        content::write_at(&image, 8 * MIB, &content::pattern(name, 8 << 20));
         let made = fixture.csi.made_snapshot(digested(name, &source));
+        content::write_at(&image, 8 * MIB, &[1; 8 << 20]);
         made.snapshot_id
     });
-    restores(&fixture, &first, &source);
+    let first_image = fixture.snapshot_file(&first);
+    wait::until("it is read", packing::LIMIT, || {
+        is_open(&fixture, &first_image)
+    });
+    let before = used(&fixture);
     accepted(fixture.csi.delete_cut(&first));
+    wait::until("its space is free", packing::LIMIT, || {
+        used(&fixture) + 7 * MIB <= before && in_trash(&fixture) == 0
+    });
+    let second_image = fixture.snapshot_file(&second);
+    wait::until("the next one is read", packing::LIMIT, || {
+        is_open(&fixture, &second_image)
+    });
     assert!(fixture.server.terminate().success());
     let log = fixture.server.log_text();
     assert!(!log.contains("work is still running"), "{log}");

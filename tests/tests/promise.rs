@@ -48,13 +48,14 @@ fn histories(kind: FsKind) {
         "{}: {done} histories, {written} GiB written: {total:?}",
         kind.name()
     );
-    assert!(total.snapshots > 0 && total.expansions > 0 && total.refusals > 0);
+    assert!(total.snapshots > 0 && total.expansions > 0 && total.refusals > 0 && total.readers > 0);
 }
 
 fn add(total: &mut Counts, one: Counts) {
     total.volumes += one.volumes;
     total.snapshots += one.snapshots;
     total.copies += one.copies;
+    total.readers += one.readers;
     total.expansions += one.expansions;
     total.deletions += one.deletions;
     total.refusals += one.refusals;

@@ -99,6 +99,9 @@ pub(crate) struct ExportArgs {
     /// Compress the qcow2 file with zstd (qemu 5.1 or later reads it)
     #[arg(long)]
     pub(crate) compress: bool,
+    /// Also a snapshot that is marked as damaged, to save of it what can be saved
+    #[arg(long)]
+    pub(crate) damaged: bool,
     /// The pool's folder
     #[arg(long, default_value = "/var/vd")]
     pub(crate) pool: PathBuf,
@@ -128,6 +131,9 @@ pub(crate) struct ImportArgs {
     /// Let the pool's server compress it afterwards
     #[arg(long)]
     pub(crate) compress: bool,
+    /// Let the pool's server digest its data afterwards, and hold it against that again and again
+    #[arg(long)]
+    pub(crate) checksum: bool,
     /// The pool's folder
     #[arg(long, default_value = "/var/vd")]
     pub(crate) pool: PathBuf,

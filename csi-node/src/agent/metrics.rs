@@ -65,6 +65,13 @@ pub(crate) struct PoolGauges {
     pub(crate) snapshots_damaged: Gauge,
     pub(crate) snapshots_undigested: Gauge,
     pub(crate) snapshots_oldest_check: Gauge,
+    pub(crate) snapshots_unreadable: Gauge,
+    pub(crate) snapshots_uncompressed: Gauge,
+    pub(crate) snapshots_uncompressed_bytes: Gauge,
+    pub(crate) snapshots_oldest_uncompressed: Gauge,
+    pub(crate) snapshots_compressed: Gauge,
+    pub(crate) snapshots_compressed_bytes: Gauge,
+    pub(crate) compression_failures: Counter,
     pub(crate) orphans: Gauge,
     pub(crate) quarantined: Gauge,
     pub(crate) api_reachable: Gauge,
@@ -184,6 +191,11 @@ impl PoolGauges {
             "Volumes by the state of their object",
             made.volumes.clone(),
         );
+        registry.register(
+            "snapshot_compression_failures",
+            "Compressions of snapshots that failed; the snapshot stays as it is, and it is tried again",
+            made.compression_failures.clone(),
+        );
         made
     }
 
@@ -237,7 +249,7 @@ impl PoolGauges {
     }
 
     /// What is known of the data of snapshots.
-    fn of_data(&self) -> [(&'static str, &'static str, &Gauge); 3] {
+    fn of_data(&self) -> [(&'static str, &'static str, &Gauge); 9] {
         [
             (
                 "snapshots_damaged",
@@ -254,7 +266,44 @@ impl PoolGauges {
                 "How long ago the data of a snapshot was compared with its digest, of the one where that is longest",
                 &self.snapshots_oldest_check,
             ),
+            (
+                "snapshots_unreadable",
+                "Snapshots that the disk did not give when they were read last: no proof of damage to them",
+                &self.snapshots_unreadable,
+            ),
+            (
+                "snapshots_uncompressed",
+                "Snapshots that are to be compressed and are not yet",
+                &self.snapshots_uncompressed,
+            ),
+            (
+                "snapshots_uncompressed_bytes",
+                "What the images of those hold",
+                &self.snapshots_uncompressed_bytes,
+            ),
+            (
+                "snapshots_oldest_uncompressed_seconds",
+                "How long ago one of those was cut, of the one where that is longest",
+                &self.snapshots_oldest_uncompressed,
+            ),
+            (
+                "snapshots_compressed",
+                "Snapshots that are compressed",
+                &self.snapshots_compressed,
+            ),
+            (
+                "snapshots_compressed_bytes",
+                "What the images of those hold",
+                &self.snapshots_compressed_bytes,
+            ),
         ]
+    }
+
+    /// Sets how often compressions have failed since the start.
+    pub(crate) fn set_compression_failures(&self, failures: u64) {
+        let known = self.compression_failures.get();
+        self.compression_failures
+            .inc_by(failures.saturating_sub(known));
     }
 
     pub(crate) fn set_overcommit(&self, ratio: f64) {

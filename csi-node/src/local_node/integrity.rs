@@ -6,18 +6,26 @@
 //!                                                                                  └ not: record is marked, nothing is restored
 //! ```
 //! What is found is in the record, so it survives a restart; the image is only ever read. What was read of a snapshot that is
-//! deleted meanwhile, or whose image is replaced, means nothing and is not recorded.
+//! deleted meanwhile, or whose image is replaced, means nothing: the reading ends, so that the space is free, and nothing is
+//! recorded.
+//!
+//! Reading has a thread of its own with the lowest priorities, which takes no lock: whoever waits for one that an idle thread has
+//! waits for everybody else's disk. Records are read and written by the thread that asked.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pool::fault::{Step, reached};
 use pool::record::{Damage, SnapshotRecord, Timestamp};
-use pool::{Context, Error, ErrorKind, Pool, SnapshotId};
+use pool::{Context, Error, ErrorKind, OpenSnapshot, Pool, SnapshotId};
 use proto::errors::Failure;
 use snapshot_engine::{Findings, Watch, data_digest, verify_with_data};
 use tokio::sync::{Notify, broadcast};
 
 use super::LocalNode;
+use super::progress::time_for;
 use crate::blocking::Work;
 use crate::failure;
 
@@ -35,6 +43,16 @@ pub(super) struct Integrity {
     pub(super) wanted: Notify,
     /// Snapshots of which something new is recorded, by id.
     changed: broadcast::Sender<String>,
+    /// Snapshots that the disk did not give when they were to be read, and what it said: no proof of damage.
+    unreadable: Mutex<BTreeMap<SnapshotId, String>>,
+}
+
+impl Integrity {
+    pub(super) fn unreadable(&self) -> MutexGuard<'_, BTreeMap<SnapshotId, String>> {
+        self.unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Default for Integrity {
@@ -42,6 +60,7 @@ impl Default for Integrity {
         Self {
             wanted: Notify::new(),
             changed: broadcast::Sender::new(CHANGES),
+            unreadable: Mutex::default(),
         }
     }
 }
@@ -90,40 +109,20 @@ impl LocalNode {
         self.0.integrity.changed.subscribe()
     }
 
-    /// Runs `work` where it disturbs nobody: at the lowest priorities for disk and processors.
+    /// Runs `work` where no other work waits for it.
     pub(super) async fn background<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let node = self.clone();
-        self.0
-            .blocking
-            .run(Work::Background, move || {
-                // A thread of its own: what it gives up of its priorities it does not get back.
-                std::thread::scope(|scope| {
-                    std::thread::Builder::new()
-                        .name("integrity".to_owned())
-                        .spawn_scoped(scope, || {
-                            if let Err(error) = pool::sys::yield_to_others() {
-                                tracing::debug!(%error, "background work runs at the usual priority");
-                            }
-                            work(&node)
-                        })
-                        .during("start a thread")
-                        .map_err(failure::of)?
-                        .join()
-                        .unwrap_or_else(|_panic| Err(ended()))
-                })
-            })
-            .await
+        let work = move || work(&node);
+        self.0.blocking.run(Work::Background, work).await
     }
 
     /// Makes the first digest of a snapshot's data.
     pub(super) fn digest(&self, pool: &Pool, id: &SnapshotId, pace: Pace) -> pool::Result<()> {
         let opened = pool.open_snapshot(id)?;
-        let digest = self.at_pace(pace, |watch| {
-            data_digest(opened.image(), &opened.record, watch)
-        })?;
+        let digest = self.read(pool, &opened, pace, data_digest)?;
         reached(Step::DigestComputed)?;
         pool.update_snapshot(id, Some(opened.image()), |record| {
             if let Some(checksum) = &mut record.checksum {
@@ -160,18 +159,20 @@ impl LocalNode {
             }
             Err(error) => return Err(error),
         };
-        let (image, record) = (opened.image(), &opened.record);
-        let findings = self.at_pace(pace, |watch| verify_with_data(image, record, watch))?;
-        let verdict = Verdict::new(&findings, record);
+        let findings = self.read(pool, &opened, pace, verify_with_data)?;
+        let (image, seen) = (opened.image(), &opened.record.damage);
+        let verdict = Verdict::new(&findings, &opened.record);
         if verdict.problems.is_empty() {
             reached(Step::ScrubVerified)?;
-            let healed = record.damage.is_some() && mark == Mark::SetOrTakeBack;
+            let mut healed = false;
             pool.update_snapshot(id, Some(image), |record| {
                 if let Some(checksum) = &mut record.checksum
                     && verdict.data_checked
                 {
                     checksum.verified = Some(Timestamp::now());
                 }
+                // Not a mark that somebody has set since: what he read may be what we read before.
+                healed = mark == Mark::SetOrTakeBack && seen.is_some() && record.damage == *seen;
                 if healed {
                     record.damage = None;
                 }
@@ -191,7 +192,7 @@ impl LocalNode {
         &self,
         pool: &Pool,
         id: &SnapshotId,
-        image: Option<&std::fs::File>,
+        image: Option<&File>,
         verdict: &Verdict,
     ) -> pool::Result<()> {
         let reason = verdict.reason();
@@ -215,34 +216,68 @@ impl LocalNode {
         self.0.integrity.changed.send(id.to_string()).ok();
     }
 
-    fn at_pace<T>(&self, pace: Pace, read: impl FnOnce(&Watch<'_>) -> T) -> T {
-        let began = Instant::now();
-        let done = std::cell::Cell::new(0);
-        read(&Watch {
-            deadline: None,
-            keep_going: &|| {
-                if let Pace::Limited(bytes_per_second) = pace {
-                    // Holes take no time to read, so they are not slept for: a MiB is read between two looks.
-                    done.set(done.get() + READ_AT_ONCE);
-                    let due = began + time_for(done.get(), bytes_per_second);
-                    while self.may_go_on() && Instant::now() < due {
-                        std::thread::sleep(NAP.min(due.saturating_duration_since(Instant::now())));
-                    }
-                }
-                self.may_go_on()
-            },
-            progress: &|_done, _total| {},
+    /// Reads a snapshot at `pace`, where it disturbs nobody, as long as it is there and the pool is.
+    fn read<T: Send>(
+        &self,
+        pool: &Pool,
+        opened: &OpenSnapshot,
+        pace: Pace,
+        read: impl FnOnce(&File, &SnapshotRecord, &Watch<'_>) -> pool::Result<T> + Send,
+    ) -> pool::Result<T> {
+        let wanted = || self.may_go_on() && pool.guard().is_ok() && pool.is_current(opened);
+        let read = || {
+            if let Err(error) = pool::sys::yield_to_others() {
+                tracing::debug!(%error, "background work runs at the usual priority");
+            }
+            at_pace(pace, &wanted, |watch| {
+                read(opened.image(), &opened.record, watch)
+            })
+        };
+        let done = std::thread::scope(|scope| {
+            // A thread of its own: what it gives up of its priorities it does not get back.
+            let thread = std::thread::Builder::new().name("integrity".to_owned());
+            let thread = thread.spawn_scoped(scope, read).during("start a thread")?;
+            thread.join().unwrap_or_else(|_panic| Err(ended()))
+        });
+        done.map_err(|error| match error.kind() {
+            ErrorKind::Uncertain if self.may_go_on() => gone(pool, opened).unwrap_or(error),
+            _ => error,
         })
     }
 }
 
+/// Why an opened snapshot is not there any more; nothing, while it is.
+fn gone(pool: &Pool, opened: &OpenSnapshot) -> Option<Error> {
+    pool.guard().err().or_else(|| {
+        let unchanged = |_record: &mut SnapshotRecord| {};
+        let looked = pool.update_snapshot(&opened.record.id, Some(opened.image()), unchanged);
+        looked.err()
+    })
+}
+
+/// Lets `read` go on as long as it is `wanted`, and no faster than `pace`.
+fn at_pace<T>(pace: Pace, wanted: &dyn Fn() -> bool, read: impl FnOnce(&Watch<'_>) -> T) -> T {
+    let began = Instant::now();
+    let done = std::cell::Cell::new(0);
+    read(&Watch {
+        deadline: None,
+        keep_going: &|| {
+            if let Pace::Limited(bytes_per_second) = pace {
+                // Holes take no time to read, so they are not slept for: a MiB is read between two looks.
+                done.set(done.get() + READ_AT_ONCE);
+                let due = began + time_for(done.get(), bytes_per_second);
+                while wanted() && Instant::now() < due {
+                    std::thread::sleep(NAP.min(due.saturating_duration_since(Instant::now())));
+                }
+            }
+            wanted()
+        },
+        progress: &|_done, _total| {},
+    })
+}
+
 /// What is read between two looks at the clock, at most.
 const READ_AT_ONCE: u64 = 1 << 20;
-
-fn time_for(bytes: u64, bytes_per_second: u64) -> Duration {
-    let ms = u128::from(bytes) * 1000 / u128::from(bytes_per_second.max(1));
-    Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
-}
 
 /// What may become of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,9 +341,9 @@ pub fn describe(record: &SnapshotRecord, damage: &Damage) -> String {
     )
 }
 
-fn ended() -> Failure {
-    Failure::new(
-        proto::errors::Kind::Internal,
+fn ended() -> Error {
+    Error::new(
+        ErrorKind::Internal,
         "the operation ended without an answer; see the log of the driver",
     )
 }
@@ -327,11 +362,5 @@ mod tests {
         let reason = verdict.reason();
         assert!(reason.len() < LONGEST_REASON + 20);
         assert!(reason.ends_with(", and 4 more"), "{reason}");
-    }
-
-    #[test]
-    fn a_pace_is_bytes_in_seconds() {
-        assert_eq!(time_for(64 << 20, 32 << 20), Duration::from_secs(2));
-        assert_eq!(time_for(1, 0), Duration::from_secs(1));
     }
 }

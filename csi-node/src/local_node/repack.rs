@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pool::fault::{Step, reached};
 use pool::record::{Compression, SnapshotRecord};
-use pool::{Context, ErrorKind, PackedContent, Pool, Room, SnapshotId};
-use proto::errors::Failure;
+use pool::{Context, Error, ErrorKind, OpenSnapshot, PackedContent, Pool, Room, SnapshotId};
+use proto::errors::{Failure, Kind};
 use snapshot_engine::{Pack, Watch};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -21,18 +22,37 @@ use super::LocalNode;
 use super::progress::Running;
 use crate::failure;
 
-/// After a failure a snapshot is left alone for so long: room has to come from somewhere first.
-const PAUSE: Duration = Duration::from_secs(60);
+/// After a failure a snapshot is left alone for so long, and after each further one twice as long as before.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+/// But never longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
 
 /// What the background work knows.
 #[derive(Debug, Default)]
 pub(super) struct Repacking {
     wake: Notify,
-    /// Until when snapshots are left alone that could not be compressed.
-    paused: Mutex<HashMap<SnapshotId, Instant>>,
+    /// Snapshots that could not be compressed.
+    paused: Mutex<HashMap<SnapshotId, Pause>>,
+    failures: AtomicU64,
+}
+
+/// A snapshot that is left alone for a while.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    until: Instant,
+    /// How often it failed, one time after the other.
+    failures: u32,
+    /// How many bytes the pool could promise when it failed for want of room: with no more than that it fails again.
+    available: Option<u64>,
 }
 
 impl LocalNode {
+    /// How often the compression of a snapshot failed since the start.
+    #[must_use]
+    pub fn compression_failures(&self) -> u64 {
+        self.0.repacking.failures.load(Ordering::Relaxed)
+    }
+
     /// Lets the background work look for something to do.
     pub(super) fn repack_soon(&self) {
         self.0.repacking.wake.notify_one();
@@ -51,7 +71,8 @@ impl LocalNode {
 
     /// Compresses one snapshot. Whether there was one.
     async fn repack_one(&self) -> bool {
-        let Some(id) = self.next_to_repack() else {
+        let next = self.short(|node| Ok(node.next_to_repack())).await;
+        let Some(id) = next.unwrap_or_default() else {
             return false;
         };
         let worked_on = id.clone();
@@ -65,39 +86,83 @@ impl LocalNode {
         match repacked {
             Ok(Some(record)) => {
                 tracing::info!(snapshot = %id, bytes = record.charge_bytes, "compressed a snapshot");
+                self.paused().remove(&id);
                 self.tell(&id);
                 self.empty_trash_soon();
             }
             Ok(None) => {
                 tracing::debug!(snapshot = %id, "a snapshot is not there any more to be compressed");
             }
-            Err(error) => self.pause(&id, &error),
+            Err(error) => self.pause(&id, &error).await,
         }
         true
     }
 
+    /// Blocks: how full the pool is may have to be measured.
     fn next_to_repack(&self) -> Option<SnapshotId> {
         let pool = self.0.pool.peek()?;
+        let wanted: Vec<_> = wanted(&pool).collect();
         let now = Instant::now();
+        let mut available = None;
         let mut paused = self.paused();
-        paused.retain(|_, until| *until > now);
-        wanted(&pool).find(|id| !paused.contains_key(id))
+        paused.retain(|id, _| wanted.contains(id));
+        wanted.into_iter().find(|id| {
+            let Some(pause) = paused.get_mut(id) else {
+                return true;
+            };
+            if pause.until > now {
+                return false;
+            }
+            let Some(then) = pause.available else {
+                return true;
+            };
+            let available = *available.get_or_insert_with(|| room(&pool));
+            if available > then {
+                return true;
+            }
+            pause.until = now + FIRST_PAUSE;
+            false
+        })
     }
 
-    fn pause(&self, id: &SnapshotId, error: &Failure) {
-        if self.may_go_on() {
-            tracing::warn!(snapshot = %id, %error, "a snapshot could not be compressed; it stays as it is, and it is tried again");
+    async fn pause(&self, id: &SnapshotId, error: &Failure) {
+        if !self.may_go_on() {
+            return;
         }
-        self.paused().insert(id.clone(), Instant::now() + PAUSE);
+        self.0.repacking.failures.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(snapshot = %id, %error, "a snapshot could not be compressed; it stays as it is, and it is tried again");
+        let available = match error.kind {
+            Kind::NoSpace => self.short(|node| Ok(room(&*node.pool()?))).await.ok(),
+            _ => None,
+        };
+        let mut paused = self.paused();
+        let failures = paused.get(id).map_or(0, |pause| pause.failures);
+        let pause = Pause {
+            until: Instant::now() + pause_after(failures),
+            failures: failures + 1,
+            available,
+        };
+        paused.insert(id.clone(), pause);
     }
 
-    fn paused(&self) -> std::sync::MutexGuard<'_, HashMap<SnapshotId, Instant>> {
+    fn paused(&self) -> MutexGuard<'_, HashMap<SnapshotId, Pause>> {
         self.0
             .repacking
             .paused
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long a snapshot is left alone that has failed so often before.
+fn pause_after(failures: u32) -> Duration {
+    let factor = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
+    FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE)
+}
+
+/// How many bytes the pool can promise now.
+fn room(pool: &Pool) -> u64 {
+    pool.usage().map_or(0, |usage| usage.available())
 }
 
 /// The snapshots that are to be compressed now.
@@ -115,38 +180,34 @@ fn wanted(pool: &Pool) -> impl Iterator<Item = SnapshotId> + use<> {
     records.into_iter().map(|record| record.id.clone())
 }
 
-/// `None` when the snapshot was deleted, or was done by somebody else.
+/// `None` when the snapshot was deleted, is damaged, or was done by somebody else.
 fn repack(
     pool: &Pool,
     id: &SnapshotId,
     running: &Running<'_>,
 ) -> pool::Result<Option<SnapshotRecord>> {
-    let gone = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::Conflict);
-    let started = match pool.snapshot(id) {
-        Err(error) if gone(error.kind()) => return Ok(None),
-        started => started?,
-    };
-    // Not only one of this id: it can be deleted and made anew meanwhile.
-    let still_there = || pool.snapshots(None, 1, |record| *record == started).0.len() == 1;
-    let watch = Watch {
-        deadline: None,
-        // A pool that is opened again waits for those who still have it open.
-        keep_going: &|| running.may_go_on() && pool.guard().is_ok() && still_there(),
-        progress: &|done, total| running.at(done, total),
-    };
-    let replaced = pool.repack_snapshot(id, |record, image, target, room| {
-        write(record, image, target, &watch, room)
+    let mut is_there = true;
+    let replaced = pool.repack_snapshot(id, |old, target, room| {
+        let watch = Watch {
+            deadline: None,
+            // A snapshot that is deleted is not freed while it is read.
+            keep_going: &|| running.may_go_on() && pool.is_current(old),
+            progress: &|done, total| running.at(done, total),
+        };
+        let written = write(old, target, &watch, room);
+        is_there = pool.is_current(old);
+        written
     });
     match replaced {
         Ok(record) => Ok(Some(record)),
-        Err(error) if gone(error.kind()) || !still_there() => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => Ok(None),
+        Err(_) if !is_there && pool.guard().is_ok() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 fn write(
-    record: &SnapshotRecord,
-    image: &File,
+    old: &OpenSnapshot,
     target: &File,
     watch: &Watch<'_>,
     room: &Room<'_>,
@@ -154,17 +215,28 @@ fn write(
     let how = Pack {
         compression: Some(Compression::Zstd),
         watch,
-        room: &|bytes| {
-            room.reserve(bytes)?;
+        room: &|now, then| {
+            room.reserve(now, then)?;
             reached(Step::RepackStarted)
         },
         idle: true,
+        digest: true,
     };
-    let packed = snapshot_engine::pack(image, record, target, &how)?;
+    let record = &old.record;
+    let packed = snapshot_engine::pack(old.image(), record, target, &how)?;
     reached(Step::RepackImageWritten)?;
+    refuse_changed(record, packed.data_digest.as_ref())?;
     target.sync_all().during("sync the compressed image")?;
     reached(Step::RepackImageSynced)?;
-    packed.verify(target)?;
+    let silent = Watch {
+        progress: &|_done, _total| {},
+        ..*watch
+    };
+    let how = Pack {
+        watch: &silent,
+        ..how
+    };
+    packed.verify(target, record.virtual_bytes, &how)?;
     reached(Step::RepackVerified)?;
     Ok(PackedContent {
         charge_bytes: packed.charge_bytes(target)?,
@@ -172,4 +244,34 @@ fn write(
         packed: packed.packed(),
         metadata_digest: packed.metadata_digest,
     })
+}
+
+/// What is not what was cut is left to the scrub, which marks it: a compressed image of it would be of the wrong disk for good.
+fn refuse_changed(record: &SnapshotRecord, found: Option<&String>) -> pool::Result<()> {
+    let checksum = record.checksum.as_ref();
+    let known = checksum.and_then(|checksum| checksum.digest.as_ref());
+    if known.is_none() || known == found {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Corrupt,
+        format!(
+            "the data of {} has changed since it was digested; see `vdctl snapshot verify {}`",
+            record.id, record.id
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_six_hours() {
+        let minutes = |failures| pause_after(failures).as_secs() / 60;
+        assert_eq!([0, 1, 2, 8].map(minutes), [1, 2, 4, 256]);
+        for many in [9, 31, 32, 1000, u32::MAX] {
+            assert_eq!(pause_after(many), LONGEST_PAUSE);
+        }
+    }
 }

@@ -124,8 +124,9 @@ impl LocalNode {
             let resting = failed.keys().cloned().collect();
             match self.due(scrub.period, resting).await {
                 Some(due) => {
-                    if let Err(error) = self.look_after(&due, scrub.rate).await {
-                        report(&due, &error);
+                    let looked = self.look_after(&due, scrub.rate).await;
+                    self.note(&due, &looked);
+                    if looked.is_err() {
                         failed.insert(due.id, Instant::now());
                     }
                 }
@@ -154,6 +155,34 @@ impl LocalNode {
         .unwrap_or_default()
     }
 
+    /// Snapshots of this pool that could not be read when it was tried last, and why.
+    #[must_use]
+    pub fn unreadable_snapshots(&self) -> BTreeMap<SnapshotId, String> {
+        let Some(pool) = self.handle().peek() else {
+            return BTreeMap::new();
+        };
+        let (there, _) = pool.snapshots(None, usize::MAX, |_| true);
+        let is_there = |id: &SnapshotId| there.binary_search_by(|record| record.id.cmp(id)).is_ok();
+        let mut unreadable = self.0.integrity.unreadable();
+        unreadable.retain(|id, _| is_there(id));
+        unreadable.clone()
+    }
+
+    /// Says what came of it, and remembers what cannot be read.
+    fn note(&self, due: &Due, looked: &Result<(), Failure>) {
+        let mut unreadable = self.0.integrity.unreadable();
+        match looked {
+            Ok(()) => drop(unreadable.remove(&due.id)),
+            Err(error) if is_harmless(error.kind) => {
+                tracing::debug!(snapshot = %due.id, what = ?due.what, %error, "not read to its end");
+            }
+            Err(error) => {
+                tracing::error!(snapshot = %due.id, what = ?due.what, %error, "cannot be read; it is tried again");
+                unreadable.insert(due.id.clone(), error.message.clone());
+            }
+        }
+    }
+
     async fn look_after(&self, due: &Due, rate: Rate) -> Result<(), Failure> {
         let due = due.clone();
         self.background(move |node| {
@@ -169,16 +198,12 @@ impl LocalNode {
     }
 }
 
-fn report(due: &Due, error: &Failure) {
-    match error.kind {
-        // Deleted, replaced or stopped meanwhile: nothing is wrong.
-        Kind::NotFound | Kind::Conflict | Kind::Uncertain | Kind::Unavailable => {
-            tracing::debug!(snapshot = %due.id, what = ?due.what, %error, "not read to its end");
-        }
-        _ => {
-            tracing::error!(snapshot = %due.id, what = ?due.what, %error, "cannot be read; it is tried again");
-        }
-    }
+/// Whether nothing is wrong with what was not read to its end: it was deleted, replaced or stopped meanwhile.
+fn is_harmless(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::NotFound | Kind::Conflict | Kind::Uncertain | Kind::Unavailable
+    )
 }
 
 /// Digests that are wanted come first, the oldest snapshot before others; then what was not looked at for the longest time, if
@@ -198,8 +223,6 @@ fn next(records: &[Arc<SnapshotRecord>], now: Timestamp, period: Period) -> Opti
     let period = u64::try_from(period.0?.as_nanos()).unwrap_or(u64::MAX);
     let (oldest, at) = records
         .iter()
-        // It is read for its compression soon, and is another file then.
-        .filter(|record| !record.packing.is_wanted())
         .map(|record| (record, seen(record, now)))
         .min_by_key(|(_, at)| *at)?;
     (now.0.saturating_sub(at) >= period).then(|| Due {

@@ -3,7 +3,7 @@
 //! | The volume is | how a copy is known to be one moment |
 //! |---|---|
 //! | not attached, or attached and used by nobody | nothing was written, see below |
-//! | a mounted filesystem | it is frozen meanwhile, if the copy takes no longer than that; else as a published device |
+//! | a mounted filesystem | it is frozen meanwhile, if the copy takes no longer than that, which shows after half a second; else as a published device |
 //! | a published device | nothing was written, see below: a guest that is idle, stopped, or frozen by KubeVirt |
 //! | mounted in a container alone | refused: what is in memory there cannot be written out |
 //!
@@ -12,6 +12,7 @@
 //! only at the end. A write ends the copy as soon as it is seen; then it is tried once more. Whoever mounts or unmounts the
 //! volume ends it too and does not wait: the caller is asked to come again.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
@@ -23,13 +24,13 @@ use pool::record::VolumeRecord;
 use pool::{Context, Error, ErrorKind, Result};
 use snapshot_engine::Watch;
 
-use super::progress::Running;
+use super::progress::{Pace, Running, time_for};
 use super::quiet::{open_mount, write_out};
 
 /// The freeze ends by itself after [`LONGEST`]; a copy has to be over well before.
 const MARGIN: Duration = Duration::from_millis(500);
 /// What a disk can copy at best while a filesystem is frozen, in bytes. Of more than that nobody's writes are held back for
-/// nothing.
+/// nothing; nor, once it is known how fast this disk is, of what that takes too long for.
 const MOST_WHILE_FROZEN: u64 = 16 << 30;
 /// Files are stamped with the time of the kernel's last tick, so a change is seen for sure only when the one before is older.
 const TICK: Duration = Duration::from_millis(50);
@@ -87,7 +88,14 @@ fn attempt<T>(
     way: Way,
     make: &mut impl FnMut(&Watch<'_>) -> Result<T>,
 ) -> Result<Ended<T>> {
-    let hold = Hold::begin(source, live, way)?;
+    let hold = Hold::begin(source, live, running, way)?;
+    let pace = Cell::new(Pace::begin());
+    let too_slow = Cell::new(false);
+    let in_time = || {
+        let arrives = |deadline| pace.get().arrives(deadline, Instant::now());
+        too_slow.set(!hold.deadline.is_none_or(arrives));
+        !too_slow.get()
+    };
     let made = match hold.changed(live)? {
         // In the moment in which it begins already.
         Some(how) => return hold.end().map(|_held| Ended::Disturbed(how)),
@@ -96,17 +104,25 @@ fn attempt<T>(
             keep_going: &|| {
                 running.may_go_on()
                     && !running.is_wanted(source.id.as_str())
+                    && in_time()
                     && matches!(hold.changed(live), Ok(None))
             },
-            progress: &|done, total| running.at(done, total),
+            progress: &|done, total| {
+                running.at(done, total);
+                let mut now = pace.get();
+                now.at(done, total);
+                pace.set(now);
+            },
         }),
     };
     let changed = hold.changed(live)?;
     let strangers = hold.strangers(live)?;
-    let overdue = hold
-        .deadline
-        .is_some_and(|deadline| Instant::now() >= deadline);
+    let overdue = too_slow.get()
+        || hold
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline);
     let (held, unbroken) = hold.end()?;
+    running.was(pace.get());
     let disturbed = changed.or(strangers).or_else(|| {
         // A copy that was complete while the freeze held is good, however close to its end.
         let late = !unbroken || (made.is_err() && overdue);
@@ -132,7 +148,7 @@ struct Hold {
 }
 
 impl Hold {
-    fn begin(source: &VolumeRecord, live: &File, way: Way) -> Result<Self> {
+    fn begin(source: &VolumeRecord, live: &File, running: &Running<'_>, way: Way) -> Result<Self> {
         let devices = writable_devices(live)?;
         let began = Instant::now();
         let mut hold = Self {
@@ -152,7 +168,7 @@ impl Hold {
                 Usage::None => {}
                 Usage::Mounted(at) => {
                     hold.used = format!("mounted at {}", at.display());
-                    hold.mounted(device, live, way)?;
+                    hold.mounted(device, live, running, way)?;
                 }
                 Usage::Published(at) => hold.used = format!("published at {}", at.display()),
                 Usage::Held(number) => hold.used = format!("held by /dev/loop{number}"),
@@ -164,13 +180,24 @@ impl Hold {
         Ok(hold)
     }
 
-    fn mounted(&mut self, device: &LoopDevice, live: &File, way: Way) -> Result<()> {
+    fn mounted(
+        &mut self,
+        device: &LoopDevice,
+        live: &File,
+        running: &Running<'_>,
+        way: Way,
+    ) -> Result<()> {
         let mount_point = open_mount(device)?;
         let bytes = live.metadata().during("look at the source image")?.blocks() * 512;
-        if way == Way::Freeze && bytes <= MOST_WHILE_FROZEN {
+        let longest = LONGEST.saturating_sub(MARGIN);
+        let fits = match running.usual_speed() {
+            Some(speed) => time_for(bytes, speed) <= longest,
+            None => bytes <= MOST_WHILE_FROZEN,
+        };
+        if way == Way::Freeze && fits {
             match FreezeGuard::freeze(&mount_point) {
                 Ok(guard) => {
-                    self.deadline = Some(Instant::now() + LONGEST.saturating_sub(MARGIN));
+                    self.deadline = Some(Instant::now() + longest);
                     self.guard = Some(guard);
                     return Ok(());
                 }

@@ -1,5 +1,5 @@
-//! `campaign IMAGES [FIRST]`: so many mutated images through the strict reader, from mutation number FIRST (0) on. Prints
-//! what happened; the exit status is 1 if a promise was broken. A process of its own, so that its memory can be told.
+//! `campaign IMAGES [FIRST [N]]`: so many mutated images through the strict reader, from mutation number FIRST (0) on; one of N (1)
+//! accepted ones is compared with what `qemu-img` reads. Prints what happened; the exit status is 1 if a promise was broken. A process of its own, so that its memory can be told.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "it is what the program is for")]
 
@@ -12,26 +12,27 @@ use fuzz::campaign::{Plan, run};
 const LONGEST: Duration = Duration::from_secs(1);
 /// Nor more memory than this, the process and all seeds' anatomies included.
 const MOST_MEMORY: u64 = 64 << 20;
-/// Of so many accepted images one is compared with qemu-img: about a hundredth of all.
-const COMPARED: u64 = 26;
 
 fn main() -> ExitCode {
     let numbers: Vec<u64> = std::env::args()
         .skip(1)
         .filter_map(|word| word.parse().ok())
         .collect();
-    let (images, first) = match numbers[..] {
-        [images] => (images, 0),
-        [images, first] => (images, first),
+    let (images, first, compare_one_in) = match numbers[..] {
+        [images] => (images, 0, 1),
+        [images, first] => (images, first, 1),
+        [images, first, one_in] => (images, first, one_in.max(1)),
         _ => {
-            eprintln!("give the number of images, and of the first mutation");
+            eprintln!(
+                "give the number of images, of the first mutation, and of how many one is compared"
+            );
             return ExitCode::from(2);
         }
     };
     let plan = Plan {
         first,
         images,
-        compare_one_in: COMPARED,
+        compare_one_in,
     };
     let mut summary = match tempfile::tempdir() {
         Ok(folder) => run(plan, folder.path()),

@@ -51,6 +51,24 @@ impl Drop for Reservation<'_> {
     }
 }
 
+impl Reservation<'_> {
+    /// Lets it be for `want` instead, if that fits; else it stays what it is.
+    pub(super) fn change_to(&mut self, want: Want) -> Result<()> {
+        let pool = self.pool;
+        let _one_at_a_time = pool
+            .admission
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        pool.state().reserved.subtract(self.want);
+        let admitted = pool.admit(want);
+        if admitted.is_ok() {
+            self.want = want;
+        }
+        pool.state().reserved.add(self.want);
+        admitted
+    }
+}
+
 impl Want {
     fn add(&mut self, other: Self) {
         self.volume_sizes += other.volume_sizes;
@@ -93,21 +111,29 @@ impl Pool {
         })
     }
 
-    /// Enters `want`, if it fits.
+    /// Enters `want`, if it fits; nothing always does.
     pub(super) fn reserve(&self, want: Want) -> Result<Reservation<'_>> {
-        let _one_at_a_time = self
-            .admission
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if self.fits(want)? {
-            return Ok(self.enter(want));
+        let mut reservation = self.enter(Want::default());
+        if want != Want::default() {
+            reservation.change_to(want)?;
         }
-        // What was deleted still takes room until it is unlinked.
-        self.empty_trash()?;
+        Ok(reservation)
+    }
+
+    /// Whether there is room for `want`. By whoever holds the lock, until it is entered.
+    fn admit(&self, want: Want) -> Result<()> {
         if self.fits(want)? {
-            return Ok(self.enter(want));
+            return Ok(());
         }
-        let figures = self.figures(want, Look::Exact)?;
+        // What was deleted still takes room until it is freed. What cannot be is told by whoever empties the trash; here the
+        // question is only whether there is room.
+        if let Err(error) = self.empty_trash() {
+            tracing::debug!(%error, "room is looked for without all of the trash");
+        }
+        if self.fits(want)? {
+            return Ok(());
+        }
+        let figures = self.figures(Want::default(), Look::Exact)?;
         Err(capacity::refusal(want.total(), &figures, &self.policy))
     }
 
@@ -129,7 +155,7 @@ impl Pool {
         error
     }
 
-    fn enter(&self, want: Want) -> Reservation<'_> {
+    pub(super) fn enter(&self, want: Want) -> Reservation<'_> {
         self.state().reserved.add(want);
         Reservation { pool: self, want }
     }
@@ -140,7 +166,7 @@ impl Pool {
             if figures.committed() <= figures.limit(&self.policy) {
                 return Ok(true);
             }
-            if figures.volume_sizes + figures.snapshot_charges > figures.limit(&self.policy)
+            if figures.charged() > figures.limit(&self.policy)
                 && figures.by_growth() > figures.limit(&self.policy)
             {
                 // No closer look at our own images can help.
@@ -151,7 +177,7 @@ impl Pool {
     }
 
     /// The order matters: what guests write and what others delete in between may only make the answer more careful.
-    /// Charges first, then our own images, then the filesystem.
+    /// Charges first, then the trash, then our own images, then the filesystem.
     fn figures(&self, want: Want, look: Look) -> Result<Figures> {
         let (charges, index) = {
             let state = self.state();
@@ -167,9 +193,10 @@ impl Pool {
             };
             (charges, index)
         };
+        let deleted = measure::deleted(&self.layout)?;
         let ours = match (look, &index) {
-            (Look::Quick, Some(index)) => measure::quick(&self.layout, index),
-            (Look::Exact, Some(index)) => measure::exact(&self.layout, index),
+            (Look::Quick, Some(index)) => measure::quick(&self.layout, index, &deleted),
+            (Look::Exact, Some(index)) => measure::exact(&self.layout, index, &deleted),
             _ => 0,
         };
         let disk = fstatvfs(self.layout.root.as_file()).during("look at the pool's free space")?;
@@ -180,6 +207,7 @@ impl Pool {
             volume_sizes: charges.volume_sizes + want.volume_sizes,
             snapshot_charges: charges.snapshot_charges + want.snapshot_charges,
             pending: charges.pending + want.pending,
+            deleted: deleted.allocated(),
             ours,
         })
     }

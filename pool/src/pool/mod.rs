@@ -19,6 +19,7 @@ mod snapshot_record;
 mod trash;
 mod volume;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +50,8 @@ pub struct Pool {
     policy: Policy,
     state: Mutex<State>,
     admission: Mutex<()>,
-    emptying: Mutex<()>,
+    /// Held by whoever empties the trash: what there cannot be removed and was told already.
+    emptying: Mutex<BTreeSet<String>>,
     /// Held while a snapshot's record is replaced, with its image or without, and while its folder goes: so no record is written
     /// into what is deleted or replaced.
     snapshot_records: Mutex<()>,
@@ -278,6 +280,13 @@ impl Pool {
         let opened = held::open_snapshot(&self.layout, id)?;
         self.heal_snapshot(&opened.record);
         Ok(opened)
+    }
+
+    /// Whether an opened snapshot is still the one in the pool. Who reads one that was deleted or replaced, and means to tell
+    /// something of it, reads for nothing, and keeps its space from everybody else. Two looks at the disk, no lock.
+    #[must_use]
+    pub fn is_current(&self, opened: &OpenSnapshot) -> bool {
+        held::is_current(&self.layout, opened)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -9,6 +9,7 @@ use crate::device;
 use crate::durable::{self, Folder};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault::{self, Step, reached};
+use crate::held;
 use crate::id::{SnapshotId, VolumeId};
 use crate::index::Index;
 use crate::layout::{DISK_IMAGE, Layout, SNAPSHOT_IMAGE};
@@ -52,7 +53,7 @@ impl Pool {
                 reserved: admission::Want::default(),
             }),
             admission: Mutex::new(()),
-            emptying: Mutex::new(()),
+            emptying: Mutex::default(),
             snapshot_records: Mutex::new(()),
             distrusted: AtomicBool::new(false),
             reflink: OnceLock::new(),
@@ -152,6 +153,12 @@ fn sweep_record(parent: &Folder, name: &str, is_ours: bool) -> Result<()> {
 
 fn sweep_one(layout: &Layout, name: &str) -> Result<()> {
     let folder = layout.tmp.folder(name)?;
+    // An image that was replaced, and is still read: in the trash it counts as long as it is.
+    if folder.stat(SNAPSHOT_IMAGE)?.is_some()
+        && held::alone(folder.file(SNAPSHOT_IMAGE, false)?)?.is_none()
+    {
+        return durable::rename(&layout.tmp, name, &layout.trash, name);
+    }
     for file in [SNAPSHOT_IMAGE, "from", "to"] {
         folder.remove_file(file)?;
     }

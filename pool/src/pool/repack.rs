@@ -12,16 +12,17 @@ use super::object::Draft;
 use crate::durable;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault::{Step, reached};
+use crate::held::OpenSnapshot;
 use crate::id::SnapshotId;
 use crate::index::read_snapshot;
 use crate::layout::SNAPSHOT_IMAGE;
 use crate::record::{self, Kind, Packed, Packing, SnapshotRecord};
 use crate::size::MIB;
 
-/// So much room is reserved ahead of what is written.
-const AHEAD_BYTES: u64 = 64 * MIB;
-/// And so much more, for what was asked for and is still being written.
+/// So much more is reserved than was asked for: what was asked for before and is still being written, 1 MiB by each of 16 workers.
 const IN_FLIGHT_BYTES: u64 = 16 * MIB;
+/// And so much before anything is asked for: there is no use in beginning without it.
+const AT_FIRST_BYTES: u64 = MIB;
 
 /// What the snapshot engine made of an image when it packed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,52 +38,34 @@ pub struct PackedContent {
 }
 
 /// The room for an image whose size nobody knows before it is written. What is written counts as used by itself; only what
-/// will be written next has to be kept free.
+/// will be written next has to be kept free. It is asked for in large steps, by a thread that yields to nobody: to find it can take
+/// a look at every image, and everybody else who needs room waits meanwhile.
 #[derive(Debug)]
-pub struct Room<'pool> {
-    pool: &'pool Pool,
-    ahead: Mutex<Ahead<'pool>>,
-}
-
-#[derive(Debug)]
-struct Ahead<'pool> {
-    until: u64,
-    reservation: Option<Reservation<'pool>>,
-}
+pub struct Room<'pool>(Mutex<Reservation<'pool>>);
 
 impl<'pool> Room<'pool> {
     fn new(pool: &'pool Pool) -> Result<Self> {
-        let ahead = Mutex::new(Ahead {
-            until: 0,
-            reservation: None,
-        });
-        let room = Self { pool, ahead };
-        room.reserve(0)?;
-        Ok(room)
+        let reservation = pool.reserve(wanted(AT_FIRST_BYTES))?;
+        Ok(Self(Mutex::new(reservation)))
     }
 
-    /// To be called before the image grows to `bytes`.
+    /// To be called before the image grows from `now` bytes to `then`. What was asked for before and lies behind `now` is
+    /// asked for again by that.
     ///
     /// # Errors
-    /// `NoSpace`.
-    pub fn reserve(&self, bytes: u64) -> Result<()> {
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if ahead.reservation.is_some() && bytes <= ahead.until {
-            return Ok(());
-        }
-        let until = bytes + AHEAD_BYTES;
-        let more = until - ahead.until + IN_FLIGHT_BYTES;
-        let next = self.pool.reserve(Want {
-            volume_sizes: 0,
-            snapshot_charges: more,
-            pending: more,
-        })?;
-        // Only now is the last one given back: what it was for is written, or is being written.
-        *ahead = Ahead {
-            until,
-            reservation: Some(next),
-        };
-        Ok(())
+    /// `NoSpace`; what was granted before is then still kept free.
+    pub fn reserve(&self, now: u64, then: u64) -> Result<()> {
+        let mut reservation = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reservation.change_to(wanted(then.saturating_sub(now)))
+    }
+}
+
+fn wanted(bytes: u64) -> Want {
+    let bytes = bytes + IN_FLIGHT_BYTES;
+    Want {
+        volume_sizes: 0,
+        snapshot_charges: bytes,
+        pending: bytes,
     }
 }
 
@@ -93,7 +76,7 @@ impl Pool {
     /// 1. The first room is reserved.
     /// 2. A folder and an empty image (0400) are made in `tmp/`.
     /// 3. `pack`: the image is written, synced and verified (its own steps).
-    /// 4. The new record is written and synced, and so is the folder.
+    /// 4. The new record is written and synced, and so is the folder: what was found out of the snapshot meanwhile is in it.
     /// 5. The folder in `tmp/` and the one in `snapshots/` change places: the commit point, for image and record together.
     /// 6. `snapshots/` and `tmp/` are synced.
     /// 7. The old folder is renamed from `tmp/` into `trash/`.
@@ -102,12 +85,12 @@ impl Pool {
     /// snapshot has its old image and record or its new ones, and recovery removes the others; after 6 it has the new ones.
     ///
     /// # Errors
-    /// `NotFound` when it was deleted, `Conflict` when it changed meanwhile or does not want to be packed, `NoSpace`, what
-    /// `pack` answers. The snapshot is then as it was, but after `Uncertain`.
+    /// `NotFound` when it was deleted, `Conflict` when it is another one meanwhile, is damaged, or does not want to be packed,
+    /// `NoSpace`, what `pack` answers. The snapshot is then as it was, but after `Uncertain`.
     pub fn repack_snapshot(
         &self,
         id: &SnapshotId,
-        pack: impl FnOnce(&SnapshotRecord, &File, &File, &Room<'_>) -> Result<PackedContent>,
+        pack: impl FnOnce(&OpenSnapshot, &File, &Room<'_>) -> Result<PackedContent>,
     ) -> Result<SnapshotRecord> {
         self.guard()?;
         self.repack(id, pack)
@@ -117,7 +100,7 @@ impl Pool {
     fn repack(
         &self,
         id: &SnapshotId,
-        pack: impl FnOnce(&SnapshotRecord, &File, &File, &Room<'_>) -> Result<PackedContent>,
+        pack: impl FnOnce(&OpenSnapshot, &File, &Room<'_>) -> Result<PackedContent>,
     ) -> Result<SnapshotRecord> {
         let old = self.open_snapshot(id)?;
         if !old.record.packing.is_wanted() {
@@ -131,42 +114,50 @@ impl Pool {
             .set_permissions(Permissions::from_mode(0o400))
             .during("make a snapshot read-only")?;
         reached(Step::RepackFolderMade)?;
-        let content = pack(&old.record, old.image(), &image, &room)?;
-        let record = SnapshotRecord {
-            charge_bytes: content.charge_bytes,
-            data_offset: content.data_offset,
-            metadata_digest: content.metadata_digest,
-            packing: Packing::Done(content.packed),
-            ..old.record.clone()
-        };
-        let bytes = record::encode_as(Kind::Snapshot, record.version(), &record)?;
-        durable::write_record(&draft.folder, &bytes)?;
-        reached(Step::RepackRecordWritten)?;
-        self.exchange(&mut draft, &old.record, &record)?;
+        let content = pack(&old, &image, &room)?;
+        let record = self.exchange(&mut draft, &old.record, content)?;
         drop(room);
         Ok(record)
     }
 
-    /// Steps 5 to 7.
+    /// Steps 4 to 7.
     fn exchange(
         &self,
         draft: &mut Draft<'_>,
         old: &SnapshotRecord,
-        new: &SnapshotRecord,
-    ) -> Result<()> {
-        let id = &new.id;
-        {
-            // Who deletes the snapshot, or makes another one of this name afterwards, is either before us or behind.
+        content: PackedContent,
+    ) -> Result<SnapshotRecord> {
+        let id = &old.id;
+        let (new, charged) = {
+            // Who deletes the snapshot, makes another one of this name afterwards, or records something of it, is either before
+            // us or behind.
             let _alone = self.lock_snapshot_records();
-            if read_snapshot(&self.layout, id.as_str())? != *old {
+            let now = read_snapshot(&self.layout, id.as_str())?;
+            if !is_same(&now, old) || now.damage.is_some() {
                 return Err(changed(id));
             }
+            let new = SnapshotRecord {
+                charge_bytes: content.charge_bytes,
+                data_offset: content.data_offset,
+                metadata_digest: content.metadata_digest,
+                packing: Packing::Done(content.packed),
+                ..now
+            };
+            let bytes = record::encode_as(Kind::Snapshot, new.version(), &new)?;
+            durable::write_record(&draft.folder, &bytes)?;
+            reached(Step::RepackRecordWritten)?;
             draft.exchange(&self.layout.snapshots, id.as_str())?;
+            // The old image is charged until it is in the trash, where it counts by itself.
+            let charged = self.enter(Want {
+                snapshot_charges: old.charge_bytes,
+                ..Want::default()
+            });
             self.state()
                 .index
                 .snapshots
                 .insert(id.clone(), Arc::new(new.clone()));
-        }
+            (new, charged)
+        };
         let synced = reached(Step::RepackExchanged)
             .and_then(|()| self.layout.snapshots.sync())
             .and_then(|()| self.layout.tmp.sync())
@@ -182,9 +173,20 @@ impl Pool {
         if let Err(error) = moved {
             // Not lost: the next start sweeps tmp/.
             tracing::warn!(snapshot = %id, %error, "the image before it was compressed stays until the next start");
+            std::mem::forget(charged);
         }
-        Ok(())
+        Ok(new)
     }
+}
+
+/// Whether a record is still that of the same image: what was found out of it may have changed.
+fn is_same(now: &SnapshotRecord, old: &SnapshotRecord) -> bool {
+    let image = |record: &SnapshotRecord| SnapshotRecord {
+        checksum: None,
+        damage: None,
+        ..record.clone()
+    };
+    image(now) == image(old)
 }
 
 fn changed(id: &SnapshotId) -> Error {

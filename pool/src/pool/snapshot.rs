@@ -73,6 +73,8 @@ pub struct ImportedSnapshot {
     pub data_bytes: u64,
     /// The image is to be compressed in the background, once a server serves the pool.
     pub compression: Option<Compression>,
+    /// How its data is to be digested, then too.
+    pub checksum: Option<Checksum>,
 }
 
 /// What a record says that is known before there is an image.
@@ -150,7 +152,7 @@ impl Pool {
             requested_bytes: new.requested_bytes,
             mode: new.mode,
             compression: new.compression,
-            checksum: None,
+            checksum: new.checksum,
         };
         self.make_snapshot(origin, expected, fill)
             .map_err(|error| self.name_what_ran_out(error))

@@ -15,6 +15,7 @@ mod grow;
 mod inode_flags;
 mod loop_device;
 mod priority;
+mod write_out;
 
 pub use clone::{clone_file, clone_range};
 pub use extents::{Extent, extents};
@@ -25,4 +26,5 @@ pub use loop_device::{
     LoopConfig, LoopStatus, block_device_bytes, loop_clear, loop_configure, loop_get_free,
     loop_set_autoclear, loop_set_capacity, loop_status,
 };
-pub use priority::yield_to_others;
+pub use priority::{give_way, yield_to_others};
+pub use write_out::write_out;

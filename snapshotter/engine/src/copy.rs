@@ -1,28 +1,46 @@
 //! Copies of data where the filesystem cannot share blocks: holes stay holes, memory stays bounded.
+//!
+//! Several threads read and write past the page cache: neither does the copy push out what guests use of it, nor is what it writes
+//! written out by the kernel's own threads, which give way to nobody. Where that cannot be (a target in memory, ends that are no
+//! blocks) one thread copies through the page cache.
 
 use std::fmt;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, OpenOptions};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::fcntl::{PosixFadviseAdvice, copy_file_range, posix_fadvise};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use pool::{Context, Error, ErrorKind, Result};
 
+use crate::capture::is_unshareable;
 use crate::data_map::DataRuns;
+use crate::gang::{self, Priority};
 
-/// How much is copied between two looks at the clock.
-const CHUNK_BYTES: u64 = 8 << 20;
-/// The buffer where the kernel cannot copy by itself.
-const BUFFER_BYTES: usize = 1 << 20;
+/// How many copy at once.
+const THREADS: usize = 4;
+/// As much as each of them reads and writes at once, and has in memory.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// Up to this much is copied by the thread that calls, which costs less than to start others.
+const FEW_BYTES: u64 = 8 << 20;
+/// So much of the target is allocated at once, ahead of those who write it: a write past the page cache that has to allocate keeps
+/// all others waiting.
+const ALLOCATED_BYTES: u64 = 256 << 20;
+/// What addresses, offsets and lengths past the page cache are multiples of, on any disk.
+const ALIGNED: u64 = 4096;
 
-/// What a copy has to look out for, before each 8 MiB and once more at its end.
+/// What a copy has to look out for, every 50 ms and once more at its end.
 pub struct Watch<'a> {
-    /// The copy is worthless after this: the filesystem in the volume is frozen only until then.
+    /// The copy is worthless after this: the filesystem in the volume is frozen only until then. A copy without one gives way to
+    /// all others at the disk.
     pub deadline: Option<Instant>,
     /// Answers false once the copy is not wanted any more.
     pub keep_going: &'a dyn Fn() -> bool,
-    /// Hears how many bytes of the disk are done, holes included, and how many there are.
+    /// Hears how many bytes are done, and how many there are, as far as that can be told before all are done.
     pub progress: &'a dyn Fn(u64, u64),
 }
 
@@ -85,8 +103,9 @@ pub(crate) fn forget_cached(source: &File) -> Result<()> {
         .during("drop cached pages of the source image")
 }
 
-/// Copies the data of `source` to `target` from byte `target_offset`. Where the source has holes nothing is written, so
-/// the target has to read as zero there already. Nothing is synced.
+/// Copies the data of `source` to `target` from byte `target_offset`, or lets them share it where they can. Where the source has
+/// holes nothing is written, so the target has to read as zero there already; it has its size. Nothing is synced. Whatever happens,
+/// nothing is read or written any more when this returns.
 ///
 /// # Errors
 /// `Precondition` past the deadline and `Uncertain` when told to stop, see [`Watch`]; `NoSpace`; `Io`, also when the
@@ -97,96 +116,260 @@ pub(crate) fn copy_data(
     target_offset: u64,
     watch: &Watch<'_>,
 ) -> Result<()> {
-    let mut copier = Copier {
-        source: source.file,
-        target,
-        buffer: None,
-    };
-    for run in DataRuns::new(source.file, source.offset, source.length) {
-        let run = run?;
-        let mut done = run.start;
-        while done < run.end {
+    watch.check()?;
+    let mut runs = Runs::new(source, target, target_offset);
+    let expected = expected_bytes(source)?;
+    let mut copied = 0;
+    while let Some(shared) = runs.share_next()? {
+        copied += shared;
+        (watch.progress)(copied.min(expected), expected);
+        watch.check()?;
+    }
+    if source.length <= FEW_BYTES {
+        let mut copier = Copier::new(source.file, target, None);
+        while let Some(chunk) = runs.next()? {
+            copier.copy(&chunk)?;
+            copied += chunk.length();
+            (watch.progress)(copied.min(expected), expected);
             watch.check()?;
-            let length = CHUNK_BYTES.min(run.end - done);
-            copier.copy(source.offset + done, target_offset + done, length)?;
-            done += length;
-            (watch.progress)(done, source.length);
         }
+    } else {
+        copied += copy_by_all(source, target, runs, expected, watch)?;
+        (watch.progress)(copied.min(expected), expected);
     }
     watch.check()?;
-    (watch.progress)(source.length, source.length);
+    (watch.progress)(expected, expected);
     Ok(())
 }
 
-struct Copier<'a> {
-    source: &'a File,
-    target: &'a File,
-    /// There once the kernel said that it cannot copy between these two files.
-    buffer: Option<Vec<u8>>,
+/// How much data there is at most.
+fn expected_bytes(source: Part<'_>) -> Result<u64> {
+    let metadata = source.file.metadata().during("look at the image")?;
+    Ok((metadata.blocks() * 512).min(source.length))
 }
 
-impl Copier<'_> {
-    fn copy(&mut self, mut from: u64, mut to: u64, mut length: u64) -> Result<()> {
-        while length > 0 {
-            let copied = match &mut self.buffer {
-                Some(buffer) => copy_through(buffer, self.source, from, self.target, to, length)?,
-                None => match copy_in_kernel(self.source, from, self.target, to, length)? {
-                    Some(copied) => copied,
-                    None => {
-                        self.buffer = Some(vec![0; BUFFER_BYTES]);
-                        continue;
-                    }
-                },
-            };
-            from += copied;
-            to += copied;
-            length -= copied;
+fn copy_by_all(
+    source: Part<'_>,
+    target: &File,
+    runs: Runs<'_>,
+    expected: u64,
+    watch: &Watch<'_>,
+) -> Result<u64> {
+    let direct = Direct::open(source.file, target);
+    let (runs, copied, stopped) = (Mutex::new(runs), AtomicU64::new(0), AtomicBool::new(false));
+    let look = || {
+        let copied = copied.load(Ordering::Relaxed);
+        (watch.progress)(copied.min(expected), expected);
+        watch.check()
+    };
+    let priority = match watch.deadline {
+        Some(_) => Priority::Usual,
+        None => Priority::Last,
+    };
+    let threads = if direct.is_some() { THREADS } else { 1 };
+    gang::work(threads, priority, &stopped, look, || {
+        let mut copier = Copier::new(source.file, target, direct.as_ref());
+        while !stopped.load(Ordering::Acquire) {
+            let next = runs.lock().unwrap_or_else(PoisonError::into_inner).next()?;
+            let Some(chunk) = next else { break };
+            copier.copy(&chunk)?;
+            copied.fetch_add(chunk.length(), Ordering::Relaxed);
+        }
+        Ok(())
+    })?;
+    Ok(copied.into_inner())
+}
+
+/// A part of the two files that is copied in one go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Chunk {
+    from: Range<u64>,
+    to: u64,
+}
+
+impl Chunk {
+    fn length(&self) -> u64 {
+        self.from.end - self.from.start
+    }
+
+    fn is_aligned(&self) -> bool {
+        let ends = [self.from.start, self.from.end, self.to];
+        ends.iter().all(|end| end.is_multiple_of(ALIGNED))
+    }
+}
+
+/// What is still to be copied, in the order of the source.
+struct Runs<'a> {
+    source: Part<'a>,
+    target: &'a File,
+    target_offset: u64,
+    runs: DataRuns<'a>,
+    /// The rest of the run that is being copied, from the start of the part.
+    run: Range<u64>,
+    /// The target is allocated up to here, or cannot be allocated ahead.
+    allocated: Option<u64>,
+    shareable: bool,
+}
+
+impl<'a> Runs<'a> {
+    fn new(source: Part<'a>, target: &'a File, target_offset: u64) -> Self {
+        Self {
+            source,
+            target,
+            target_offset,
+            runs: DataRuns::new(source.file, source.offset, source.length),
+            run: 0..0,
+            allocated: Some(0),
+            shareable: true,
+        }
+    }
+
+    /// Lets the target share the next run of data. `None` where that cannot be, or when there is none.
+    fn share_next(&mut self) -> Result<Option<u64>> {
+        if !self.shareable || !self.find()? {
+            return Ok(None);
+        }
+        let chunk = self.chunk(u64::MAX);
+        let (from, length) = (chunk.from.start, chunk.length());
+        match pool::sys::clone_range(self.source.file, from, length, self.target, chunk.to) {
+            Ok(()) => {
+                self.run.start = self.run.end;
+                Ok(Some(length))
+            }
+            Err(error) if is_unshareable(&error) => {
+                self.shareable = false;
+                Ok(None)
+            }
+            Err(error) => Err(Error::io("share the blocks of the image", error)),
+        }
+    }
+
+    /// The next part to be copied; the target is allocated there.
+    fn next(&mut self) -> Result<Option<Chunk>> {
+        if !self.find()? {
+            return Ok(None);
+        }
+        let to_boundary = CHUNK_BYTES - (self.source.offset + self.run.start) % CHUNK_BYTES;
+        let chunk = self.chunk(to_boundary);
+        if self
+            .allocated
+            .is_some_and(|end| end < chunk.to + chunk.length())
+        {
+            self.allocate(chunk.to)?;
+        }
+        self.run.start += chunk.length();
+        Ok(Some(chunk))
+    }
+
+    /// Whether there is a run that is not wholly copied.
+    fn find(&mut self) -> Result<bool> {
+        while self.run.is_empty() {
+            match self.runs.next().transpose()? {
+                Some(run) => self.run = run,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next `most` bytes of the run.
+    fn chunk(&self, most: u64) -> Chunk {
+        let length = most.min(self.run.end - self.run.start);
+        let from = self.source.offset + self.run.start;
+        Chunk {
+            from: from..from + length,
+            to: self.target_offset + self.run.start,
+        }
+    }
+
+    /// Allocates what comes of the run, which begins at byte `start` of the target.
+    fn allocate(&mut self, start: u64) -> Result<()> {
+        let length = ALLOCATED_BYTES.min(self.run.end - self.run.start);
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let how = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(self.target, how, number(start), number(length)) {
+            Ok(()) => self.allocated = Some(start + length),
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => self.allocated = None,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).during("allocate the copy"),
         }
         Ok(())
     }
 }
 
-/// Copies some bytes; `None` where the kernel cannot. A copy of nothing is the same: reading tells why.
-fn copy_in_kernel(
-    source: &File,
-    from: u64,
-    target: &File,
-    to: u64,
-    length: u64,
-) -> Result<Option<u64>> {
-    let offset = |bytes: u64| {
-        i64::try_from(bytes)
-            .map_err(|_too_large| Error::io("copy the image", Errno::EOVERFLOW.into()))
-    };
-    let (mut from, mut to) = (offset(from)?, offset(to)?);
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    loop {
-        match copy_file_range(source, Some(&mut from), target, Some(&mut to), length) {
-            Ok(copied) => return Ok((copied > 0).then_some(copied as u64)),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {
-                return Ok(None);
-            }
-            Err(errno) => return Err(errno).during("copy the image"),
+/// Two files, opened so that reads and writes go past the page cache.
+struct Direct {
+    source: File,
+    target: File,
+}
+
+impl Direct {
+    /// `None` where that cannot be.
+    fn open(source: &File, target: &File) -> Option<Self> {
+        let open = |file: &File, write: bool| {
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let mut how = OpenOptions::new();
+            let how = how.read(true).write(write);
+            how.custom_flags(nix::libc::O_DIRECT).open(path)
+        };
+        let opened = open(source, false).and_then(|source| {
+            let target = open(target, true)?;
+            Ok(Self { source, target })
+        });
+        if let Err(error) = &opened {
+            tracing::debug!(%error, "the copy goes through the page cache");
         }
+        opened.ok()
     }
 }
 
-fn copy_through(
-    buffer: &mut [u8],
-    source: &File,
-    from: u64,
-    target: &File,
-    to: u64,
-    length: u64,
-) -> Result<u64> {
-    let wanted = usize::try_from(length).map_or(buffer.len(), |length| length.min(buffer.len()));
-    let bytes = &mut buffer[..wanted];
+struct Copier<'a> {
+    source: &'a File,
+    target: &'a File,
+    direct: Option<&'a Direct>,
+    /// A chunk, and room to begin it at an aligned address.
+    memory: Vec<u8>,
+}
+
+impl<'a> Copier<'a> {
+    fn new(source: &'a File, target: &'a File, direct: Option<&'a Direct>) -> Self {
+        Self {
+            source,
+            target,
+            direct,
+            memory: vec![0; usize::try_from(CHUNK_BYTES + ALIGNED).unwrap_or(0)],
+        }
+    }
+
+    fn copy(&mut self, chunk: &Chunk) -> Result<()> {
+        let length = usize::try_from(chunk.length()).unwrap_or(usize::MAX);
+        let start = self
+            .memory
+            .as_ptr()
+            .align_offset(usize::try_from(ALIGNED).unwrap_or(1));
+        let room = self
+            .memory
+            .get_mut(start..)
+            .and_then(|room| room.get_mut(..length));
+        let bytes = room.unwrap_or_default();
+        if let Some(direct) = self.direct
+            && chunk.is_aligned()
+        {
+            match through(bytes, chunk, &direct.source, &direct.target) {
+                // What the disk under it wants is not what any disk wants.
+                Err(error) if error.errno() == Some(Errno::EINVAL as i32) => self.direct = None,
+                done => return done,
+            }
+        }
+        through(bytes, chunk, self.source, self.target)
+    }
+}
+
+fn through(bytes: &mut [u8], chunk: &Chunk, source: &File, target: &File) -> Result<()> {
     source
-        .read_exact_at(bytes, from)
-        .context_with(|| format!("read the image at byte {from}"))?;
+        .read_exact_at(bytes, chunk.from.start)
+        .context_with(|| format!("read the image at byte {}", chunk.from.start))?;
     target
-        .write_all_at(bytes, to)
-        .context_with(|| format!("write the copy at byte {to}"))?;
-    Ok(wanted as u64)
+        .write_all_at(bytes, chunk.to)
+        .context_with(|| format!("write the copy at byte {}", chunk.to))
 }

@@ -14,10 +14,11 @@ use pool::{Context, Error, ErrorKind, Result};
 
 use crate::copy::Watch;
 use crate::data_map::{ClusterRuns, DataRuns};
-use crate::digest::{check_size, is_zero};
+use crate::digest::{ClusterHash, check_size, is_zero};
 use crate::header::cluster_len;
 use crate::layout::{CLUSTER_BYTES, Layout};
-use crate::pack::pieces::{BATCH, PieceReader};
+use crate::pack::crew::{How, Turns, share};
+use crate::pack::pieces::{BATCH, Piece, PieceReader};
 use crate::packed::{PackedImage, check_packed_size, packed};
 use crate::restore::recorded_layout;
 use crate::verify::{Findings, compare_front, verify};
@@ -93,7 +94,9 @@ fn of_packed(
         reader.read(&batch, disk)?;
         forget(image, 0, 0);
         for (piece, bytes) in batch.iter().zip(disk.chunks(cluster_len())) {
-            sum.add(piece.cluster, bytes);
+            hash_of(piece.cluster, bytes)
+                .into_iter()
+                .for_each(|hash| sum.add(hash));
         }
         (watch.progress)((last.cluster + 1) * CLUSTER_BYTES, record.virtual_bytes);
     }
@@ -102,7 +105,8 @@ fn of_packed(
     Ok(sum.finish())
 }
 
-/// As [`verify`], and the data too, if the record has a digest of it. Whether it has is in the record, not in the answer.
+/// As [`verify`], and the data too, if the record has a digest of it; whether it has is in the record, not in the answer. That the
+/// streams of a packed image decode shows in any case.
 ///
 /// # Errors
 /// `Uncertain` when told to stop, and `Io`: what is wrong with what was read is a finding.
@@ -111,29 +115,29 @@ pub fn verify_with_data(
     record: &SnapshotRecord,
     watch: &Watch<'_>,
 ) -> Result<Findings> {
-    let Some(expected) = record
+    let expected = record
         .checksum
         .as_ref()
-        .and_then(|checksum| checksum.digest.as_ref())
-    else {
-        return verify(image, record);
-    };
+        .and_then(|checksum| checksum.digest.as_ref());
     let mut findings = Findings::default();
-    match packed(record) {
-        // That its streams decode shows when the data is read.
-        Some(packed) => compare_front(image, record, packed, &mut findings)?,
-        None => findings = verify(image, record)?,
+    match (packed(record), expected) {
+        (Some(packed), _) => compare_front(image, record, packed, &mut findings)?,
+        (None, Some(_)) => findings = verify(image, record)?,
+        (None, None) => return verify(image, record),
     }
-    match data_digest(image, record, watch) {
-        Ok(found) if found == *expected => {}
-        Ok(found) => findings.add(
+    match (data_digest(image, record, watch), expected) {
+        (Ok(_), None) => {}
+        (Ok(found), Some(expected)) if found == *expected => {}
+        (Ok(found), Some(expected)) => findings.add(
             None,
             format!("the data has changed: its digest is {found}, the record says {expected}"),
         ),
         // Of another size: that is a finding of the metadata already.
-        Err(error) if error.kind() == ErrorKind::Corrupt && !findings.is_clean() => {}
-        Err(error) if error.kind() == ErrorKind::Corrupt => findings.add(None, error.to_string()),
-        Err(error) => return Err(error),
+        (Err(error), _) if error.kind() == ErrorKind::Corrupt && !findings.is_clean() => {}
+        (Err(error), _) if error.kind() == ErrorKind::Corrupt => {
+            findings.add(None, error.to_string());
+        }
+        (Err(error), _) => return Err(error),
     }
     Ok(findings)
 }
@@ -147,19 +151,68 @@ struct Reader<'a> {
 
 /// The digest so far.
 #[derive(Default)]
-struct Sum(Hasher);
+pub(crate) struct Sum(Hasher);
 
 impl Sum {
     /// Takes a cluster of the disk in.
-    fn add(&mut self, cluster: u64, bytes: &[u8]) {
-        if !is_zero(bytes) {
-            self.0.update(&cluster.to_le_bytes());
-            self.0.update(blake3::hash(bytes).as_bytes());
-        }
+    pub(crate) fn add(&mut self, cluster: ClusterHash) {
+        self.0.update(&cluster.cluster.to_le_bytes());
+        self.0.update(cluster.hash.as_bytes());
     }
 
-    fn finish(&self) -> String {
+    pub(crate) fn finish(&self) -> String {
         self.0.finalize().to_hex().to_string()
+    }
+}
+
+/// What a cluster of the disk gives to the digest: nothing if it is zero.
+fn hash_of(cluster: u64, bytes: &[u8]) -> Option<ClusterHash> {
+    (!is_zero(bytes)).then(|| ClusterHash::new(cluster, bytes))
+}
+
+/// The digest of the disk in a packed image, made by all processors. Every stream has to decode. What was read does not stay in the
+/// page cache.
+///
+/// # Errors
+/// `Corrupt` when a stream does not decode; those of the watch; `Io`.
+pub(crate) fn digest_by_all(
+    image: &File,
+    source: &PackedImage<'_>,
+    how: How<'_>,
+) -> Result<String> {
+    let sum = Turns::new(Sum::default());
+    share(source.pieces(), how, |work| {
+        let mut reader = PieceReader::new(image);
+        let mut bytes = vec![0; BATCH * cluster_len()];
+        while let Some(batch) = work.next()? {
+            let length = batch.pieces.len() * cluster_len();
+            let disk = bytes.get_mut(..length).unwrap_or_default();
+            reader.read(&batch.pieces, disk)?;
+            forget_pieces(image, &batch.pieces);
+            let clusters = batch.pieces.iter().zip(disk.chunks(cluster_len()));
+            let hashes: Vec<_> = clusters
+                .filter_map(|(piece, bytes)| hash_of(piece.cluster, bytes))
+                .collect();
+            let added = sum.take(batch.number, work, |sum| {
+                hashes.into_iter().for_each(|hash| sum.add(hash));
+                Ok(())
+            })?;
+            if added.is_none() {
+                return Ok(());
+            }
+            work.done(&batch);
+        }
+        Ok(())
+    })?;
+    Ok(sum.into_inner().finish())
+}
+
+/// Drops what some pieces were read from out of the page cache. They lie more or less in the order of the disk.
+fn forget_pieces(image: &File, pieces: &[Piece]) {
+    let start = pieces.iter().map(|piece| piece.place.range().start).min();
+    let end = pieces.iter().map(|piece| piece.place.range().end).max();
+    if let (Some(start), Some(end)) = (start, end) {
+        forget(image, start, end - start);
     }
 }
 
@@ -176,7 +229,9 @@ impl Reader<'_> {
             .context_with(|| format!("read the snapshot image at byte {position}"))?;
         forget(self.image, position, length);
         for (cluster, bytes) in (start..end).zip(bytes.chunks(cluster_len())) {
-            self.sum.add(cluster, bytes);
+            hash_of(cluster, bytes)
+                .into_iter()
+                .for_each(|hash| self.sum.add(hash));
         }
         Ok(())
     }

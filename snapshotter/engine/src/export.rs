@@ -39,8 +39,9 @@ pub fn export(
         let plain = Pack {
             compression: None,
             watch,
-            room: &|_bytes| Ok(()),
+            room: &|_now, _then| Ok(()),
             idle: false,
+            digest: false,
         };
         let _what_nobody_records = pack(image, record, target, &plain)?;
         return target.sync_all().during("sync the exported image");
@@ -105,8 +106,9 @@ pub fn export_compressed(
             let how = Pack {
                 compression: Some(Compression::Zstd),
                 watch,
-                room: &|_bytes| Ok(()),
+                room: &|_now, _then| Ok(()),
                 idle: false,
+                digest: false,
             };
             let _what_nobody_records = pack(image, record, target, &how)?;
         }

@@ -29,6 +29,7 @@ mod data_digest;
 mod data_map;
 mod digest;
 mod export;
+mod gang;
 mod header;
 mod import;
 mod layout;

@@ -17,6 +17,7 @@ use crate::compact::Count;
 use crate::digest::front_digest;
 use crate::header::cluster_len;
 use crate::layout::{CLUSTER_BYTES, ENTRIES_PER_TABLE};
+use crate::pack::PackedFile;
 use crate::pack::pieces::{Piece, Place};
 use crate::reader::{Compression, Header, Mapping, Refusal, l1, l2, parse};
 
@@ -25,6 +26,15 @@ use crate::reader::{Compression, Header, Mapping, Refusal, l1, l2, parse};
 pub(crate) struct PackedImage<'f> {
     image: &'f File,
     header: Header,
+}
+
+/// What an image has to be.
+#[derive(Clone, Copy)]
+struct Recorded<'r> {
+    virtual_bytes: u64,
+    data_offset: u64,
+    metadata_digest: &'r str,
+    packed: Packed,
 }
 
 /// What the record says of a packed image; `None` for one in the identity layout.
@@ -41,13 +51,37 @@ impl<'f> PackedImage<'f> {
     /// # Errors
     /// `Corrupt` when it is not what was recorded; `Io`.
     pub(crate) fn open(image: &'f File, record: &SnapshotRecord, packed: Packed) -> Result<Self> {
-        let opened = Self::check(image, record, packed);
-        opened.context_with(|| format!("check the image of {}", record.id))
+        let recorded = Recorded {
+            virtual_bytes: record.virtual_bytes,
+            data_offset: record.data_offset,
+            metadata_digest: &record.metadata_digest,
+            packed,
+        };
+        Self::check(image, recorded).context_with(|| format!("check the image of {}", record.id))
     }
 
-    fn check(image: &'f File, record: &SnapshotRecord, packed: Packed) -> Result<Self> {
+    /// Opens an image that was just written, of a disk of `virtual_bytes`, and holds its metadata against what was written.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn read_back(
+        image: &'f File,
+        virtual_bytes: u64,
+        written: &PackedFile,
+    ) -> Result<Self> {
+        let recorded = Recorded {
+            virtual_bytes,
+            data_offset: written.data_offset,
+            metadata_digest: &written.metadata_digest,
+            packed: written.packed(),
+        };
+        Self::check(image, recorded)
+    }
+
+    fn check(image: &'f File, recorded: Recorded<'_>) -> Result<Self> {
+        let packed = recorded.packed;
         check_packed_size(image, packed)?;
-        let front = record.data_offset;
+        let front = recorded.data_offset;
         if !front.is_multiple_of(CLUSTER_BYTES) || front > packed.file_bytes {
             return Err(corrupt(format!(
                 "the record says that data begins at byte {front} of {}",
@@ -55,11 +89,11 @@ impl<'f> PackedImage<'f> {
             )));
         }
         let found = front_digest(image, front)?;
-        if found != record.metadata_digest {
+        if found != recorded.metadata_digest {
             return Err(corrupt(format!(
                 "the metadata of the packed image is not what was recorded (digest {found}, recorded {}). Nothing was \
                  restored from it",
-                record.metadata_digest
+                recorded.metadata_digest
             )));
         }
         let mut cluster = vec![0; cluster_len()];
@@ -67,7 +101,7 @@ impl<'f> PackedImage<'f> {
             .read_exact_at(&mut cluster, 0)
             .during("read the header of the packed image")?;
         let header = parse(&cluster, packed.file_bytes).map_err(|refusal| refused(&refusal))?;
-        let ours = header.virtual_bytes == record.virtual_bytes
+        let ours = header.virtual_bytes == recorded.virtual_bytes
             && header.geometry.cluster_bytes() == CLUSTER_BYTES
             && header.compression == Compression::Zstd;
         if !ours {

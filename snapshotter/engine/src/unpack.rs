@@ -30,6 +30,7 @@ pub(crate) fn unpack(
         watch,
         idle: false,
         clusters: source.count()?.clusters,
+        tend: &|| Ok(()),
     };
     share(source.pieces(), how, |work| {
         let mut reader = PieceReader::new(image);

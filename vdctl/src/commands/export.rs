@@ -24,6 +24,15 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<()> {
         bail!("a raw file cannot be compressed: leave out --compress, or write qcow2");
     }
     let snapshot = view.open_snapshot(&id)?;
+    if let Some(damage) = &snapshot.record.damage
+        && !args.damaged
+    {
+        bail!(
+            "{id} is marked as damaged: {}. Its disk is not what was cut. Export another snapshot; --damaged exports what is left \
+             of this one",
+            damage.reason
+        );
+    }
     if args.out.symlink_metadata().is_ok() {
         bail!(
             "{} is there already: name another file, or remove it",

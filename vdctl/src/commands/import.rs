@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use pool::capacity::Policy;
 use pool::fault::{Step, reached};
 use pool::record::{
-    Compression, Format, FormatState, FsType, SnapshotRecord, Timestamp, VolumeMode,
+    Checksum, Compression, Format, FormatState, FsType, SnapshotRecord, Timestamp, VolumeMode,
 };
 use pool::size::{MIB, human};
 use pool::{ImportedSnapshot, Options, Pool, SnapshotContent, SnapshotId, View};
@@ -138,6 +138,7 @@ fn import(
         mode: mode(args.fs_type),
         data_bytes: source.data_bytes()?,
         compression: args.compress.then_some(Compression::Zstd),
+        checksum: args.checksum.then_some(Checksum::Blake3),
     };
     // As for a volume of that size, so that it can be restored into one.
     let virtual_bytes = requested.next_multiple_of(MIB).max(MIN_VIRTUAL_BYTES);

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use csi_node::LocalNode;
 use csi_node::pool_handle::PoolHandle;
-use pool::record::SnapshotRecord;
 use pool::{ErrorKind, Options, SnapshotId, View};
 use proto::admin::VerifySnapshotRequest;
 use proto::admin::admin_client::AdminClient;
@@ -42,12 +41,8 @@ struct Report {
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let view = View::open(&args.read.pool)?;
     let id = SnapshotId::parse(&args.id)?;
-    let record = view.snapshot(&id)?;
-    let mut report = look(&view, &record)?;
+    let mut report = look(&view, &id)?;
     let damaged = !report.problems.is_empty();
-    if damaged && View::open(&args.read.pool)?.snapshot(&id).is_err() {
-        bail!("{id} was deleted while it was read");
-    }
     if damaged != report.marked {
         match tell_owner(args, &view, &id) {
             Ok(()) => {
@@ -68,31 +63,48 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn look(view: &View, record: &SnapshotRecord) -> anyhow::Result<Report> {
-    let (problems, more) = match view.open_snapshot(&record.id) {
-        Ok(opened) => {
-            let findings = verify_with_data(opened.image(), &opened.record, &Watch::UNWATCHED)?;
-            let problems = findings.problems.iter().map(ToString::to_string);
-            (problems.collect(), findings.more)
-        }
-        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
-            (vec![error.to_string()], 0)
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let checksum = record.checksum.as_ref();
-    Ok(Report {
-        id: record.id.to_string(),
-        verdict: if problems.is_empty() {
-            "sound"
-        } else {
-            "damaged"
-        },
-        data_checked: checksum.is_some_and(|checksum| checksum.digest.is_some()),
-        problems,
-        more,
-        marked: record.damage.is_some(),
-    })
+fn look(view: &View, id: &SnapshotId) -> anyhow::Result<Report> {
+    /// It is replaced once in its life, by its compression.
+    const TRIES: usize = 2;
+    for _replaced in 0..TRIES {
+        let record = view.snapshot(id)?;
+        let (problems, more) = match view.open_snapshot(id) {
+            Ok(opened) => {
+                let watch = Watch {
+                    // What is deleted is not freed as long as it is read.
+                    keep_going: &|| view.is_current(&opened),
+                    ..Watch::UNWATCHED
+                };
+                let looked = verify_with_data(opened.image(), &opened.record, &watch);
+                if !view.is_current(&opened) {
+                    continue;
+                }
+                let findings = looked?;
+                let problems = findings.problems.iter().map(ToString::to_string);
+                (problems.collect(), findings.more)
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                // It may have gone with its whole folder.
+                view.snapshot(id)?;
+                (vec![error.to_string()], 0)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let checksum = record.checksum.as_ref();
+        return Ok(Report {
+            id: record.id.to_string(),
+            verdict: if problems.is_empty() {
+                "sound"
+            } else {
+                "damaged"
+            },
+            data_checked: checksum.is_some_and(|checksum| checksum.digest.is_some()),
+            problems,
+            more,
+            marked: record.damage.is_some(),
+        });
+    }
+    bail!("{id} was deleted or replaced while it was read")
 }
 
 /// Lets the owner of the pool read the snapshot and record what it finds.

@@ -9,6 +9,7 @@ mod orphans;
 mod status;
 mod write;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use api::{LocalPool, LocalSnapshot, LocalVolume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
+use pool::SnapshotId;
 use proto::errors::{Failure, Kind};
 use tokio::time::Instant;
 
@@ -45,6 +47,8 @@ pub(crate) struct Reporter {
     expected: Option<Option<String>>,
     orphans: Orphans,
     measured: Option<(Instant, Look)>,
+    /// Snapshots of which was told that they cannot be read.
+    unreadable: BTreeSet<SnapshotId>,
     /// What was said last, so that a change becomes an event and a state does not.
     said: Option<&'static str>,
 }
@@ -65,6 +69,7 @@ impl Reporter {
             expected: None,
             orphans: Orphans::default(),
             measured: None,
+            unreadable: BTreeSet::new(),
             said: None,
         }
     }
@@ -90,6 +95,7 @@ impl Reporter {
             look = self.look().await;
             self.stand(&look).await;
         }
+        self.new_unreadable().await;
         if let Err(error) = self.write(&look).await {
             self.object = None;
             self.agent.pool_gauges.api_reachable.set(0);
@@ -254,6 +260,22 @@ impl Reporter {
         }
     }
 
+    /// Tells of snapshots that the disk does not give: a state in the metric, an event for each that is new.
+    async fn new_unreadable(&mut self) {
+        let now = self.agent.node.unreadable_snapshots();
+        let gauge = &self.agent.pool_gauges.snapshots_unreadable;
+        gauge.set(count(now.len()));
+        for (id, why) in &now {
+            if !self.unreadable.contains(id) {
+                let note = format!(
+                    "the data of {id} cannot be read: {why}. That is no proof of damage; look at the disk. It is tried again"
+                );
+                self.agent.events.node("SnapshotUnreadable", &note).await;
+            }
+        }
+        self.unreadable = now.into_keys().collect();
+    }
+
     fn gauges(&self, look: &Look, orphans: usize) {
         let gauges = &self.agent.pool_gauges;
         gauges.orphans.set(count(orphans));
@@ -282,8 +304,24 @@ impl Reporter {
         let snapshots = health::of(&open.snapshots, pool::record::Timestamp::now());
         gauges.snapshots_damaged.set(count(snapshots.damaged));
         gauges.snapshots_undigested.set(count(snapshots.undigested));
-        let oldest = super::objects::signed(snapshots.oldest_check_seconds);
-        gauges.snapshots_oldest_check.set(oldest);
+        let (waiting, done) = (snapshots.uncompressed, snapshots.compressed);
+        gauges.snapshots_uncompressed.set(count(waiting.snapshots));
+        gauges.snapshots_compressed.set(count(done.snapshots));
+        for (gauge, value) in [
+            (
+                &gauges.snapshots_oldest_check,
+                snapshots.oldest_check_seconds,
+            ),
+            (
+                &gauges.snapshots_oldest_uncompressed,
+                snapshots.oldest_uncompressed_seconds,
+            ),
+            (&gauges.snapshots_uncompressed_bytes, waiting.bytes),
+            (&gauges.snapshots_compressed_bytes, done.bytes),
+        ] {
+            gauge.set(super::objects::signed(value));
+        }
+        gauges.set_compression_failures(self.agent.node.compression_failures());
         gauges.quarantined.set(count(open.damaged.len()));
     }
 }

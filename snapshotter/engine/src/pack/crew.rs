@@ -1,17 +1,17 @@
 //! Work on the clusters of a disk, on all processors.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, PoisonError};
 
-use pool::{Context, Result};
+use pool::Result;
 
 use super::pieces::{BATCH, Piece};
 use crate::copy::Watch;
+use crate::gang::{self, LOOK, Priority};
 use crate::layout::CLUSTER_BYTES;
 
-/// How often somebody looks whether the work is still wanted, and says how far it is.
-const LOOK: Duration = Duration::from_millis(100);
+/// More do not make it faster: the disk is one. So memory and what is being written are bounded on large machines too.
+pub(crate) const MOST_WORKERS: usize = 16;
 
 /// Some clusters, in the order of the disk.
 #[derive(Debug)]
@@ -71,12 +71,16 @@ pub(crate) struct How<'a> {
     pub(crate) idle: bool,
     /// How many clusters there are, for the progress; more than there are does no harm.
     pub(crate) clusters: u64,
+    /// Called now and then by the thread that waits, which keeps its priorities: for what must not be done by one that yields to
+    /// everybody. An error ends the work.
+    pub(crate) tend: &'a dyn Fn() -> Result<()>,
 }
 
-/// Lets `worker` run on each processor until there is no work left. Each is told to stop by [`Work::next`].
+/// Lets `worker` run on each processor, of [`MOST_WORKERS`] at most, until there is no work left. Each is told to stop by
+/// [`Work::next`].
 ///
 /// # Errors
-/// The first worker's; those of [`Watch`].
+/// The first worker's; those of [`Watch`] and of `tend`.
 pub(crate) fn share<I>(
     pieces: I,
     how: How<'_>,
@@ -90,113 +94,24 @@ where
         done: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
     };
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let crew = Crew::default();
-    std::thread::scope(|scope| {
-        for _each in 0..workers {
-            let (crew, work, worker) = (&crew, &work, &worker);
-            let member = crew.join(&work.stopped);
-            std::thread::Builder::new()
-                .name("pack".to_owned())
-                .spawn_scoped(scope, move || {
-                    if how.idle
-                        && let Err(error) = pool::sys::yield_to_others()
-                    {
-                        tracing::debug!(%error, "packing runs at the usual priority");
-                    }
-                    member.leave(worker(work));
-                })
-                .during("start a thread")?;
-        }
-        crew.wait(|| {
-            let total = how.clusters * CLUSTER_BYTES;
-            let done = work.done.load(Ordering::Relaxed) * CLUSTER_BYTES;
-            (how.watch.progress)(done.min(total), total);
-            let wanted = how.watch.check();
-            if wanted.is_err() {
-                work.stopped.store(true, Ordering::Release);
-            }
-            wanted
-        })
-    })?;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let priority = if how.idle {
+        Priority::Idle
+    } else {
+        Priority::Usual
+    };
+    let total = how.clusters * CLUSTER_BYTES;
+    let look = || {
+        let done = work.done.load(Ordering::Relaxed) * CLUSTER_BYTES;
+        (how.watch.progress)(done.min(total), total);
+        how.watch.check().and_then(|()| (how.tend)())
+    };
+    let workers = processors.min(MOST_WORKERS);
+    gang::work(workers, priority, &work.stopped, look, || worker(&work))?;
     // What was read may not have been all.
     how.watch.check()?;
-    let total = how.clusters * CLUSTER_BYTES;
     (how.watch.progress)(total, total);
     Ok(())
-}
-
-/// Those who work now.
-#[derive(Default)]
-struct Crew {
-    state: Mutex<State>,
-    left: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    working: usize,
-    failed: Option<pool::Error>,
-}
-
-/// One who works. He leaves also by a panic, which the scope then passes on.
-struct Member<'a> {
-    crew: &'a Crew,
-    stopped: &'a AtomicBool,
-    left: bool,
-}
-
-impl Crew {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn join<'a>(&'a self, stopped: &'a AtomicBool) -> Member<'a> {
-        self.state().working += 1;
-        Member {
-            crew: self,
-            stopped,
-            left: false,
-        }
-    }
-
-    /// Waits until all have left, and calls `look` now and then.
-    fn wait(&self, look: impl Fn() -> Result<()>) -> Result<()> {
-        let mut looked = Ok(());
-        let mut state = self.state();
-        while state.working > 0 {
-            let waited = self.left.wait_timeout(state, LOOK);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            if looked.is_ok() {
-                drop(state);
-                looked = look();
-                state = self.state();
-            }
-        }
-        match state.failed.take() {
-            Some(error) => Err(error),
-            None => looked,
-        }
-    }
-}
-
-impl Member<'_> {
-    fn leave(mut self, result: Result<()>) {
-        self.left = result.is_ok();
-        if let Err(error) = result {
-            self.crew.state().failed.get_or_insert(error);
-        }
-    }
-}
-
-impl Drop for Member<'_> {
-    fn drop(&mut self) {
-        if !self.left {
-            self.stopped.store(true, Ordering::Release);
-        }
-        self.crew.state().working -= 1;
-        self.crew.left.notify_all();
-    }
 }
 
 /// Something that is done batch by batch, in their order, by whoever has the batch.

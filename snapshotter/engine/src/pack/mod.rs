@@ -3,13 +3,17 @@
 //! ```text
 //! pieces (what is allocated, where) ─> crew: each processor reads a batch and compresses it
 //!                                        └─ in turn: the batch's places on the shelf ─> written at once, without waiting
+//! caller ─> waits for the crew, and asks for room ahead of it (grant)
 //! ```
 //! The same disk gives the same bytes each time, however many processors there are.
 
+mod behind;
 pub(crate) mod crew;
+mod grant;
 pub(crate) mod pieces;
 mod shelf;
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
@@ -20,12 +24,15 @@ use pool::record::{Compression, Packed, SnapshotRecord};
 use pool::{Context, Error, ErrorKind, Result};
 use zstd::zstd_safe::{CCtx, CParameter};
 
+use self::behind::Behind;
 use self::crew::{Batch, How, Turns};
+use self::grant::Grant;
 use self::pieces::{BATCH, Piece, PieceReader, Place};
 use self::shelf::{Item, Shelf};
 use crate::compact::{Compact, count};
 use crate::copy::Watch;
-use crate::digest::{check_size, front_digest, is_zero};
+use crate::data_digest::{Sum, digest_by_all};
+use crate::digest::{ClusterHash, check_size, front_digest, is_zero};
 use crate::header::cluster_len;
 use crate::layout::CLUSTER_BYTES;
 use crate::packed::{PackedImage, check_packed_size, packed};
@@ -44,10 +51,12 @@ pub struct Pack<'a> {
     pub compression: Option<Compression>,
     /// What the work has to look out for.
     pub watch: &'a Watch<'a>,
-    /// Asked before the file grows to so many bytes.
-    pub room: &'a (dyn Fn(u64) -> Result<()> + Sync),
+    /// Asked before the file grows from so many bytes to so many, on the thread that calls.
+    pub room: &'a dyn Fn(u64, u64) -> Result<()>,
     /// Only while nobody else needs the processors or the disk.
     pub idle: bool,
+    /// The digest of the data is made on the way, so that the file can be held against it.
+    pub digest: bool,
 }
 
 impl fmt::Debug for Pack<'_> {
@@ -55,6 +64,7 @@ impl fmt::Debug for Pack<'_> {
         out.debug_struct("Pack")
             .field("compression", &self.compression)
             .field("idle", &self.idle)
+            .field("digest", &self.digest)
             .finish_non_exhaustive()
     }
 }
@@ -69,11 +79,13 @@ pub struct PackedFile {
     pub metadata_digest: String,
     /// Its size in bytes.
     pub file_bytes: u64,
+    /// The digest of the data that was read, 64 hex digits, if it was asked for.
+    pub data_digest: Option<String>,
 }
 
 /// Writes the disk of a snapshot into `target`, a new empty file, as a qcow2 file that is as small as it gets, on all
-/// processors. The snapshot's metadata is checked against the record first, and compressed data is verified. Memory: some 4 MiB for
-/// each processor. Nothing is durable.
+/// processors, of 16 at most. The snapshot's metadata is checked against the record first, and compressed data is verified. Memory:
+/// some 4 MiB for each processor. Nothing is durable.
 ///
 /// # Errors
 /// `Corrupt` when the image is not what the record says; those of [`Watch`] and of `room`; `NoSpace`; `Io`. After an error the
@@ -89,28 +101,34 @@ pub fn pack(
             let layout = checked_layout(image, record)?;
             let compact = Compact::new(layout.virtual_bytes(), &count(image, &layout)?);
             let pieces = pieces::of_identity(image, &layout);
-            let file_bytes = write(image, pieces, target, compact, how)?;
+            let written = write(image, pieces, target, compact, how)?;
             check_size(image, &layout)?;
-            describe(target, compact, file_bytes)?
+            describe(target, compact, written)?
         }
         Some(packed) => {
             let source = PackedImage::open(image, record, packed)?;
             let compact = Compact::new(record.virtual_bytes, &source.count()?);
-            let file_bytes = write(image, source.pieces(), target, compact, how)?;
+            let written = write(image, source.pieces(), target, compact, how)?;
             check_packed_size(image, packed)?;
-            describe(target, compact, file_bytes)?
+            describe(target, compact, written)?
         }
     };
     Ok(packed_file)
 }
 
-fn describe(target: &File, compact: Compact, file_bytes: u64) -> Result<PackedFile> {
+fn describe(target: &File, compact: Compact, written: Written) -> Result<PackedFile> {
     let data_offset = compact.data.first * CLUSTER_BYTES;
     Ok(PackedFile {
         data_offset,
         metadata_digest: front_digest(target, data_offset)?,
-        file_bytes,
+        file_bytes: written.file_bytes,
+        data_digest: written.data_digest,
     })
+}
+
+struct Written {
+    file_bytes: u64,
+    data_digest: Option<String>,
 }
 
 impl PackedFile {
@@ -135,64 +153,106 @@ impl PackedFile {
             * 512)
     }
 
-    /// Drops the metadata of the synced file from the page cache, reads it again and compares it with what was written.
+    /// Drops the synced file from the page cache, reads it again, all of it, and holds it against what was read of the snapshot
+    /// when it was written: the tables by their digest, each stream by decoding it, the disk by the digest of its data. Nobody
+    /// should throw the other image away before that.
     ///
     /// # Errors
-    /// `Io`, also when what is read back differs.
-    pub fn verify(&self, synced: &File) -> Result<()> {
-        let length = i64::try_from(self.data_offset).unwrap_or(i64::MAX);
+    /// `Io`, also when what is read back differs; `Uncertain` when told to stop; `Internal` when no digest was made.
+    pub fn verify(&self, synced: &File, virtual_bytes: u64, how: &Pack<'_>) -> Result<()> {
+        let Some(expected) = &self.data_digest else {
+            let text = "a packed image is to be held against a digest that was not made";
+            return Err(Error::new(ErrorKind::Internal, text));
+        };
         // Advice only: a page that is kept is compared all the same.
-        let forgotten = posix_fadvise(synced, 0, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        let forgotten = posix_fadvise(synced, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         if let Err(errno) = forgotten {
-            tracing::debug!(%errno, "advice on the cached metadata of a packed image was refused");
+            tracing::debug!(%errno, "advice on the cached pages of a packed image was refused");
         }
-        if front_digest(synced, self.data_offset)? == self.metadata_digest {
-            return Ok(());
+        let image = PackedImage::read_back(synced, virtual_bytes, self);
+        let reading = How {
+            watch: how.watch,
+            idle: how.idle,
+            clusters: virtual_bytes / CLUSTER_BYTES,
+            tend: &|| Ok(()),
+        };
+        let found = image.and_then(|image| digest_by_all(synced, &image, reading));
+        match found {
+            Ok(found) if found == *expected => Ok(()),
+            Ok(_other) => Err(misread("its data is not what was read of the snapshot")),
+            Err(error) if error.kind() == ErrorKind::Corrupt => Err(misread(error)),
+            Err(error) => Err(error),
         }
-        Err(Error::new(
-            ErrorKind::Io,
-            "the tables of the packed image read back differently than they were written: the disk or its filesystem is not \
-             to be trusted, look at the kernel's log",
-        ))
     }
 }
 
-fn write<I>(image: &File, pieces: I, target: &File, compact: Compact, how: &Pack<'_>) -> Result<u64>
+fn misread(what: impl fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::Io,
+        format!(
+            "the packed image reads back differently than it was written: {what}. The disk or its filesystem is not to be \
+             trusted, look at the kernel's log"
+        ),
+    )
+}
+
+fn write<I>(
+    image: &File,
+    pieces: I,
+    target: &File,
+    compact: Compact,
+    how: &Pack<'_>,
+) -> Result<Written>
 where
     I: Iterator<Item = Result<Piece>> + Send,
 {
     let zstd = how.compression.is_some();
-    let shelf = Turns::new(Shelf::new(target, compact, zstd));
-    let (room, idle) = (how.room, how.idle);
+    let shelf = Turns::new((Shelf::new(target, compact, zstd), Sum::default()));
+    let behind = Behind::new(target);
+    let (idle, digest) = (how.idle, how.digest);
+    let grant = Grant::new(compact.data.end() * CLUSTER_BYTES);
+    let scarce = Cell::new(false);
+    let tend = || grant.tend(how.room, &scarce);
+    // Before anybody waits for it.
+    tend()?;
     let packing = How {
         watch: how.watch,
         idle,
         clusters: compact.data.count,
+        tend: &tend,
     };
     crew::share(pieces, packing, |work| {
         let mut packer = Packer::new(image, target, zstd)?;
         while let Some(batch) = work.next()? {
             packer.read(&batch)?;
             packer.compress(&batch);
-            let placed = shelf.take(batch.number, work, |shelf| {
+            let hashes = if digest { packer.hash() } else { Vec::new() };
+            let placed = shelf.take(batch.number, work, |(shelf, sum)| {
                 let placed = packer.place(shelf)?;
-                room(shelf.file_bytes())?;
-                Ok(placed)
+                hashes.into_iter().for_each(|hash| sum.add(hash));
+                grant.wait_for(shelf.file_bytes(), work);
+                Ok((placed, shelf.file_bytes()))
             })?;
-            let Some(placed) = placed else {
+            let Some((placed, file_bytes)) = placed else {
                 return Ok(());
             };
+            if work.is_stopped() {
+                return Ok(());
+            }
             packer.write(&placed)?;
             if idle {
                 packer.forget(&batch);
+                behind.follow(file_bytes)?;
             }
             work.done(&batch);
         }
         Ok(())
     })?;
-    let shelf = shelf.into_inner();
-    room(shelf.file_bytes())?;
-    shelf.finish()
+    let (shelf, sum) = shelf.into_inner();
+    Ok(Written {
+        file_bytes: shelf.finish()?,
+        data_digest: digest.then(|| sum.finish()),
+    })
 }
 
 /// What one of the crew has in hand.
@@ -205,7 +265,8 @@ struct Packer<'f> {
     bytes: Vec<u8>,
     /// Their streams, one behind the other.
     streams: Vec<u8>,
-    items: Vec<(u64, Found)>,
+    /// What the clusters have become that are not zero: number, place in the batch.
+    items: Vec<(u64, usize, Found)>,
 }
 
 /// What a cluster has become.
@@ -262,13 +323,25 @@ impl<'f> Packer<'f> {
                 }
                 None => Found::Plain(at * cluster_len()..(at + 1) * cluster_len()),
             };
-            self.items.push((piece.cluster, found));
+            self.items.push((piece.cluster, at, found));
         }
+    }
+
+    /// What the batch gives to the digest of the data.
+    fn hash(&self) -> Vec<ClusterHash> {
+        let cluster = |at: usize| {
+            let bytes = self.bytes.get(at * cluster_len()..(at + 1) * cluster_len());
+            bytes.unwrap_or_default()
+        };
+        let items = self.items.iter();
+        items
+            .map(|(number, at, _found)| ClusterHash::new(*number, cluster(*at)))
+            .collect()
     }
 
     /// Finds the places of the batch.
     fn place(&self, shelf: &mut Shelf<'_>) -> Result<Vec<u64>> {
-        let place = |(cluster, found): &(u64, Found)| {
+        let place = |(cluster, _at, found): &(u64, usize, Found)| {
             let item = match found {
                 Found::Plain(_) => Item::Plain,
                 Found::Stream(range) => Item::Stream(range.len() as u64),
@@ -281,7 +354,7 @@ impl<'f> Packer<'f> {
     /// Writes the batch, what lies together in one piece.
     fn write(&self, places: &[u64]) -> Result<()> {
         let mut run: Option<(u64, &[u8], Range<usize>)> = None;
-        for ((_, found), place) in self.items.iter().zip(places) {
+        for ((_, _, found), place) in self.items.iter().zip(places) {
             let (source, range) = match found {
                 Found::Plain(range) => (self.bytes.as_slice(), range.clone()),
                 Found::Stream(range) => (self.streams.as_slice(), range.clone()),

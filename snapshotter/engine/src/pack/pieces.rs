@@ -34,6 +34,16 @@ pub(crate) enum Place {
     Stream(Extent),
 }
 
+impl Place {
+    /// The bytes of the file that are read for it.
+    pub(crate) fn range(self) -> Range<u64> {
+        match self {
+            Self::Plain(offset) => offset..offset + CLUSTER_BYTES,
+            Self::Stream(extent) => extent.offset..extent.end,
+        }
+    }
+}
+
 /// The clusters of an image in the identity layout.
 pub(crate) fn of_identity<'a>(
     image: &'a File,

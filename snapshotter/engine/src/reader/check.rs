@@ -183,14 +183,16 @@ impl Walk<'_, '_> {
         let end = self.header.virtual_bytes.div_ceil(geometry.cluster_bytes());
         for_each_set(self.file, table, &mut |index, entry| {
             let place = table.offset + index * 8;
-            if first + index >= end {
+            let mapping = l2(entry, geometry).map_err(found_at(place))?;
+            // Zeroes that take no room are what is left of the state of a VM when its internal snapshot was deleted.
+            if first + index >= end && mapping != (Mapping::Zero { reserved: None }) {
                 let text = format!(
                     "cluster {} is mapped, and the disk ends before it",
                     first + index
                 );
                 return Err(Refusal::at(Reason::BeyondDisk, place, text).into());
             }
-            match l2(entry, geometry).map_err(found_at(place))? {
+            match mapping {
                 Mapping::Zero { reserved: None } => Ok(()),
                 Mapping::Zero {
                     reserved: Some(offset),

@@ -1,7 +1,7 @@
 //! The compressed clusters of an image: none may lie in another one or in anything else, and each has to decode to one
 //! cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 
 use super::decode::Decoder;
@@ -13,10 +13,14 @@ use super::refcounts::Refcounts;
 use super::refusal::{Failure, Reason, Refusal};
 use super::used::Used;
 
-/// Up to this many bytes in all may compressed clusters expand to, however small they are: a small disk of one pattern.
-const EXPANDED_ALWAYS: u64 = 4 << 30;
+/// Up to this many bytes in all may compressed clusters expand to, however small they are: a small disk of some patterns.
+const EXPANDED_ALWAYS: u64 = 256 << 20;
 /// And to so many times their size beyond: what deflate can do at best. zstd could do 25,000 times.
 const EXPANSION: u64 = 1032;
+/// Streams of at most this many bytes are remembered, so many of them: the same again is the same cluster, and need not be decoded.
+/// A disk that is large and all of one pattern takes no time by that, and what expands more than [`EXPANSION`] is such a stream.
+const REMEMBERED_BYTES: usize = 256;
+const REMEMBERED: usize = 1024;
 const SECTOR: u64 = 512;
 
 /// What the compressed clusters take.
@@ -58,7 +62,7 @@ pub(crate) fn check(
         packed: &packed,
         header,
     };
-    extents.check_expansion()?;
+    extents.check_distinct()?;
     let clusters = extents.check_clusters(used, refcounts)?;
     extents.decode_all(file)?;
     Ok(Shared {
@@ -87,25 +91,15 @@ impl Extents<'_> {
         })
     }
 
-    /// Refuses two clusters with the same beginning, and an image whose clusters come to more than they can.
-    fn check_expansion(&self) -> Result<(), Failure> {
-        let mut bytes = 0;
+    /// Refuses two clusters with the same beginning.
+    fn check_distinct(&self) -> Result<(), Failure> {
         for extent in self.iter() {
             if extent.end == extent.offset {
                 let text = "two clusters of the disk are the same compressed data";
                 return Err(Refusal::at(Reason::Overlap, extent.offset, text).into());
             }
-            bytes += extent.end - extent.offset;
         }
-        let expanded = (self.packed.len() as u64) << self.header.geometry.cluster_bits;
-        if expanded <= EXPANDED_ALWAYS || expanded / EXPANSION <= bytes {
-            return Ok(());
-        }
-        let text = format!(
-            "{bytes} bytes of compressed data would come to {expanded} bytes, more than {EXPANSION} times as much: write \
-             the disk anew with `qemu-img convert` without -c"
-        );
-        Err(Refusal::new(Reason::CompressionBomb, text).into())
+        Ok(())
     }
 
     /// Refuses compressed data in a cluster that is used for something else or has fewer counts than references. More
@@ -138,7 +132,7 @@ impl Extents<'_> {
         Ok(touched)
     }
 
-    /// Decodes every cluster once and keeps none.
+    /// Decodes every cluster once and keeps none, as long as that is in proportion to all that is compressed.
     fn decode_all(&self, file: &File) -> Result<(), Failure> {
         if self.packed.is_empty() {
             return Ok(());
@@ -146,15 +140,37 @@ impl Extents<'_> {
         let length = usize::try_from(self.header.geometry.cluster_bytes()).unwrap_or(0);
         let mut decoder = Decoder::new(self.header.compression);
         let (mut input, mut cluster) = (Vec::new(), vec![0; length]);
+        let mut known = HashSet::new();
+        let bytes: u64 = self.iter().map(|extent| extent.end - extent.offset).sum();
+        let mut expanded = 0;
         for extent in self.iter() {
             read_extent(file, extent, &mut input)?;
+            if known.contains(input.as_slice()) {
+                continue;
+            }
+            expanded += self.header.geometry.cluster_bytes();
+            if expanded > EXPANDED_ALWAYS && expanded / EXPANSION > bytes {
+                return Err(bomb(extent.offset));
+            }
             decoder.decode(&input, &mut cluster).map_err(|fault| {
                 let text = format!("compressed data is no cluster: {fault}");
                 Refusal::at(Reason::CompressedData, extent.offset, text)
             })?;
+            if input.len() <= REMEMBERED_BYTES && known.len() < REMEMBERED {
+                known.insert(input.clone());
+            }
         }
         Ok(())
     }
+}
+
+fn bomb(offset: u64) -> Failure {
+    let text = format!(
+        "compressed data comes to more than {} MiB and {EXPANSION} times its size: write the disk anew with `qemu-img \
+         convert` without -c",
+        EXPANDED_ALWAYS >> 20
+    );
+    Refusal::at(Reason::CompressionBomb, offset, text).into()
 }
 
 /// Reads what may belong to a compressed cluster.

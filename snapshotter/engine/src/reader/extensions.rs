@@ -30,6 +30,8 @@ pub(crate) fn accept(cluster: &[u8], start: u64) -> Result<(), Refusal> {
         }
         match kind {
             END => return Ok(()),
+            // The format of nothing: left by the backing file that was taken away.
+            BACKING_FORMAT if length == 0 => at += PREFIX,
             BACKING_FORMAT => {
                 let text = "the image names the format of a backing file: flatten it with `qemu-img convert`";
                 return Err(Refusal::at(Reason::BackingFile, at, text));
@@ -83,6 +85,13 @@ mod tests {
             accept(&cluster(&[(1, b"x"), (2, b"yyyyyyyyy")]), 104),
             Ok(())
         );
+    }
+
+    #[test]
+    fn format_of_no_backing_file_means_nothing_and_what_follows_it_counts() {
+        assert_eq!(accept(&cluster(&[(BACKING_FORMAT, b"")]), 104), Ok(()));
+        let followed = cluster(&[(BACKING_FORMAT, b""), (DATA_FILE, b"x")]);
+        assert_eq!(accept(&followed, 104).unwrap_err().reason, Reason::DataFile);
     }
 
     #[test]

@@ -9,9 +9,11 @@ use crate::layout::MAX_VIRTUAL_BYTES;
 const MAGIC: u32 = u32::from_be_bytes(*b"QFI\xfb");
 const VERSION_2_LENGTH: u64 = 72;
 const VERSION_3_LENGTH: u64 = 104;
-/// The limits of qemu. Larger tables are not needed for any disk of ours.
+/// The limits of qemu.
 const MAX_L1_BYTES: u64 = 32 << 20;
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
+/// What may be mapped behind the disk: the state of a VM, while there was an internal snapshot. The table stays as large.
+const MAX_VM_STATE_BYTES: u64 = 4 << 40;
 const SECTOR: u64 = 512;
 /// As many bytes as the fields that are looked at have.
 const FIELDS: usize = 112;
@@ -105,7 +107,8 @@ pub(crate) fn parse(bytes: &[u8], file_bytes: u64) -> Result<Header, Refusal> {
         let text = format!("a cluster of 2^{cluster_bits} bytes is not one of 512 bytes to 2 MiB");
         return Err(Refusal::at(Reason::ClusterSize, 20, text));
     }
-    foreign_data(&fields)?;
+    let name = backing_name(&fields, cluster_bits)?;
+    foreign_data(&fields, cluster_bits)?;
     let length = header_length(&fields, version, cluster_bits)?;
     let compression = match version {
         2 => Compression::Zlib,
@@ -115,7 +118,7 @@ pub(crate) fn parse(bytes: &[u8], file_bytes: u64) -> Result<Header, Refusal> {
             compression_type(&fields, length),
         )?,
     };
-    extensions::accept(bytes, length)?;
+    extensions::accept(until(bytes, name), length)?;
     let geometry = Geometry {
         version,
         cluster_bits,
@@ -138,15 +141,32 @@ pub(crate) fn parse(bytes: &[u8], file_bytes: u64) -> Result<Header, Refusal> {
     })
 }
 
-/// Refuses whatever would make the disk's bytes depend on more than this file's own clusters.
-fn foreign_data(fields: &Fields<'_>) -> Result<(), Refusal> {
-    if fields.u64(8) != 0 || fields.u32(16) != 0 {
-        return Err(Refusal::at(
+/// Where the name of the backing file would stand, which ends the header extensions. It has to be empty: that is what an image is
+/// left with whose backing file was taken away (`qemu-img rebase -b ""` of older versions), and qemu reads it as none.
+fn backing_name(fields: &Fields<'_>, cluster_bits: u32) -> Result<Option<u64>, Refusal> {
+    match (fields.u64(8), fields.u32(16)) {
+        (0, 0) => Ok(None),
+        (place, 0) if place <= 1 << cluster_bits => Ok(Some(place)),
+        (_, 0) => Err(Refusal::at(
+            Reason::Header,
+            8,
+            "the name of the backing file, though empty, is not in the header cluster",
+        )),
+        _ => Err(Refusal::at(
             Reason::BackingFile,
             8,
             "the image has a backing file, which is never opened: flatten it with `qemu-img convert`",
-        ));
+        )),
     }
+}
+
+fn until(bytes: &[u8], end: Option<u64>) -> &[u8] {
+    let end = end.and_then(|end| usize::try_from(end).ok());
+    end.and_then(|end| bytes.get(..end)).unwrap_or(bytes)
+}
+
+/// Refuses whatever would make the disk's bytes depend on more than this file's own clusters.
+fn foreign_data(fields: &Fields<'_>, cluster_bits: u32) -> Result<(), Refusal> {
     match fields.u32(32) {
         0 => {}
         method => {
@@ -161,7 +181,7 @@ fn foreign_data(fields: &Fields<'_>) -> Result<(), Refusal> {
         }
     }
     match (fields.u32(60), fields.u64(64)) {
-        (0, offset) if offset.is_multiple_of(1 << MIN_CLUSTER_BITS) && offset < 1 << 63 => Ok(()),
+        (0, offset) if offset.is_multiple_of(1 << cluster_bits) && offset < 1 << 63 => Ok(()),
         (0, _crooked) => Err(Refusal::at(
             Reason::Misaligned,
             64,
@@ -246,9 +266,12 @@ fn l1_table(fields: &Fields<'_>, geometry: Geometry, virtual_bytes: u64) -> Resu
         );
         return Err(Refusal::at(Reason::Table, 36, text));
     }
-    if table.bytes() > MAX_L1_BYTES {
+    // An image that was shrunk keeps the table of its larger disk, and a table grows by half more than it has to.
+    let largest = (MAX_VIRTUAL_BYTES + MAX_VM_STATE_BYTES).div_ceil(geometry.bytes_per_l2());
+    let most = (largest + largest / 2).min(MAX_L1_BYTES / 8);
+    if table.entries > most {
         let text = format!(
-            "an L1 table of {} entries has more than {MAX_L1_BYTES} bytes",
+            "the L1 table has {} entries, more than the {most} that any disk needs",
             table.entries
         );
         return Err(Refusal::at(Reason::Table, 36, text));
@@ -354,11 +377,12 @@ mod tests {
 
     #[test]
     fn each_wrong_field_is_refused_at_its_own_place() {
-        let cases: [(usize, &[u8], Reason); 26] = [
+        let cases: [(usize, &[u8], Reason); 30] = [
             (0, b"KDMV", Reason::NotQcow2),
             (4, &1u32.to_be_bytes(), Reason::Version),
             (4, &4u32.to_be_bytes(), Reason::Version),
-            (8, &1u64.to_be_bytes(), Reason::BackingFile),
+            (8, &65_537u64.to_be_bytes(), Reason::Header),
+            (8, &u64::MAX.to_be_bytes(), Reason::Header),
             (16, &1u32.to_be_bytes(), Reason::BackingFile),
             (20, &8u32.to_be_bytes(), Reason::ClusterSize),
             (20, &22u32.to_be_bytes(), Reason::ClusterSize),
@@ -369,6 +393,7 @@ mod tests {
             (32, &2u32.to_be_bytes(), Reason::Encryption),
             (36, &1u32.to_be_bytes(), Reason::Table),
             (36, &u32::MAX.to_be_bytes(), Reason::Table),
+            (36, &(4u32 << 20).to_be_bytes(), Reason::Table),
             (40, &0u64.to_be_bytes(), Reason::Overlap),
             (40, &512u64.to_be_bytes(), Reason::Misaligned),
             (40, &FILE.to_be_bytes(), Reason::OutsideFile),
@@ -378,6 +403,8 @@ mod tests {
             (56, &129u32.to_be_bytes(), Reason::Table),
             (60, &1u32.to_be_bytes(), Reason::InternalSnapshots),
             (64, &7u64.to_be_bytes(), Reason::Misaligned),
+            (64, &512u64.to_be_bytes(), Reason::Misaligned),
+            (64, &(1u64 << 63).to_be_bytes(), Reason::Misaligned),
             (96, &7u32.to_be_bytes(), Reason::Header),
             (100, &96u32.to_be_bytes(), Reason::Header),
             (100, &108u32.to_be_bytes(), Reason::Header),
@@ -388,6 +415,43 @@ mod tests {
             let place = refusal.offset.unwrap();
             // The length of a backing file's name is told at the name's offset.
             assert!(place == at as u64 || at == 16, "{at}: {refusal}");
+        }
+        assert_eq!(
+            with(3, 64, &(5u64 << 16).to_be_bytes()),
+            parse(&good(3), FILE)
+        );
+    }
+
+    #[test]
+    fn a_backing_file_without_a_name_is_none_and_ends_the_extensions() {
+        for version in [2, 3] {
+            let start = if version == 2 { 72 } else { 104 };
+            let mut bytes = good(version);
+            // The format of a backing file, which has no name either.
+            bytes[start..start + 4].copy_from_slice(&0xe279_2aca_u32.to_be_bytes());
+            bytes[15] = u8::try_from(start + 8).unwrap();
+            // No extension any more.
+            bytes[start + 8..start + 16].copy_from_slice(b"DATA\0\0\0\x08");
+            assert_eq!(parse(&bytes, FILE), parse(&good(version), FILE));
+            bytes[15] = u8::try_from(start + 24).unwrap();
+            assert_eq!(parse(&bytes, FILE).unwrap_err().reason, Reason::DataFile);
+            bytes[19] = 1;
+            assert_eq!(parse(&bytes, FILE).unwrap_err().reason, Reason::BackingFile);
+        }
+    }
+
+    #[test]
+    fn an_l1_table_may_be_that_of_the_largest_disk_and_its_machine() {
+        for (bits, entries) in [(16, 200_000_u32), (21, 128), (9, 4 << 20)] {
+            let mut bytes = good(3);
+            bytes[20..24].copy_from_slice(&u32::to_be_bytes(bits));
+            bytes[36..40].copy_from_slice(&entries.to_be_bytes());
+            bytes[24..32].copy_from_slice(&(1u64 << 20).to_be_bytes());
+            bytes[40..48].copy_from_slice(&(2u64 << 21).to_be_bytes());
+            bytes[48..56].copy_from_slice(&(1u64 << 21).to_be_bytes());
+            assert_eq!(parse(&bytes, FILE).unwrap().l1.entries, u64::from(entries));
+            bytes[36..40].copy_from_slice(&(entries * 2).to_be_bytes());
+            assert_eq!(parse(&bytes, FILE).unwrap_err().reason, Reason::Table);
         }
     }
 

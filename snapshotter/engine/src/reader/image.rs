@@ -187,8 +187,21 @@ impl<'f> Image<'f> {
     fn piece(&mut self, start: u64) -> Result<(Content, u64)> {
         let geometry = self.header.geometry;
         let end = self.header.virtual_bytes;
-        if self.l2_table(start)?.is_none() {
-            let next = (start / geometry.bytes_per_l2() + 1) * geometry.bytes_per_l2();
+        let next_table = (start / geometry.bytes_per_l2() + 1) * geometry.bytes_per_l2();
+        let Some(table) = self.l2_table(start)? else {
+            let l1 = self.header.l1.offset;
+            let (next, last) = (next_table / geometry.bytes_per_l2(), self.header.l1.entries);
+            let set = self.tables.first_set(l1 + next * 8, l1 + last * 8)?;
+            let next = (set - l1) / 8 * geometry.bytes_per_l2();
+            return Ok((Content::Zero, next.min(end)));
+        };
+        let index = start / geometry.cluster_bytes() % geometry.entries_per_l2();
+        let place = table + index * 8;
+        let set = self
+            .tables
+            .first_set(place, table + geometry.cluster_bytes())?;
+        if set > place {
+            let next = start + (set - place) / 8 * geometry.cluster_bytes();
             return Ok((Content::Zero, next.min(end)));
         }
         let content = match self.mapping(start)? {

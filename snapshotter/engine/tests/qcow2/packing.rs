@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pool::record::{Compression, Packing};
 use pool::{Error, ErrorKind};
 use snapshot_engine::reader::{check, open};
-use snapshot_engine::{Pack, Watch, export, export_compressed, pack, restore, verify};
+use snapshot_engine::{Pack, Watch, data_digest, export, export_compressed, pack, restore, verify};
 
 use crate::content::{assert_same, assert_zero, fill};
 use crate::scratch::{Kind, Scratch, run};
@@ -97,8 +97,9 @@ fn quiet<'a>(watch: &'a Watch<'a>) -> Pack<'a> {
     Pack {
         compression: Some(Compression::Zstd),
         watch,
-        room: &|_bytes| Ok(()),
+        room: &|_now, _then| Ok(()),
         idle: false,
+        digest: true,
     }
 }
 
@@ -108,7 +109,10 @@ fn packed(scratch: &Scratch, name: &str, snapshot: &Snapshot) -> Snapshot {
     let watch = Watch::UNWATCHED;
     let made = pack(&snapshot.image, &snapshot.record, &image, &quiet(&watch)).unwrap();
     image.sync_all().unwrap();
-    made.verify(&image).unwrap();
+    made.verify(&image, snapshot.record.virtual_bytes, &quiet(&watch))
+        .unwrap();
+    let data = data_digest(&snapshot.image, &snapshot.record, &watch).unwrap();
+    assert_eq!(made.data_digest, Some(data));
     let mut record = snapshot.record.clone();
     record.data_offset = made.data_offset;
     record.metadata_digest = made.metadata_digest.clone();
@@ -256,7 +260,8 @@ fn room_is_asked_for_before_the_file_grows_and_a_refusal_ends_the_work() {
     let asked = AtomicU64::new(0);
     let watch = Watch::UNWATCHED;
     let how = Pack {
-        room: &|bytes| {
+        room: &|now, bytes| {
+            assert!(now <= bytes);
             asked.fetch_max(bytes, Ordering::Relaxed);
             Ok(())
         },
@@ -264,9 +269,10 @@ fn room_is_asked_for_before_the_file_grows_and_a_refusal_ends_the_work() {
     };
     let whole = scratch.file("whole", 0);
     let made = pack(&snapshot.image, &snapshot.record, &whole, &how).unwrap();
+    // All of it at once: nothing of it gets smaller.
     assert_eq!(asked.load(Ordering::Relaxed), made.file_bytes);
     let how = Pack {
-        room: &|bytes| match bytes {
+        room: &|_now, bytes| match bytes {
             _ if bytes < 10 * MIB => Ok(()),
             _ => Err(Error::new(ErrorKind::NoSpace, "no more")),
         },
@@ -276,6 +282,42 @@ fn room_is_asked_for_before_the_file_grows_and_a_refusal_ends_the_work() {
     let refused = pack(&snapshot.image, &snapshot.record, &part, &how).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NoSpace);
     assert!(part.metadata().unwrap().len() <= 12 * MIB);
+}
+
+#[test]
+fn a_packed_image_that_the_disk_changed_is_found_before_the_other_one_goes() {
+    let scratch = Scratch::new(Kind::Host);
+    let source = shaped(&scratch, SHAPES[6]);
+    let snapshot = cut(&scratch, "image", &source, How::Copy);
+    let target = scratch.file("packed", 0);
+    let watch = Watch::UNWATCHED;
+    let how = Pack {
+        idle: true,
+        ..quiet(&watch)
+    };
+    let made = pack(&snapshot.image, &snapshot.record, &target, &how).unwrap();
+    target.sync_all().unwrap();
+    let verify = || made.verify(&target, snapshot.record.virtual_bytes, &how);
+    verify().unwrap();
+    // In the header, in a table, in a stream, and in a cluster that is stored as it is: the last one.
+    for place in [
+        3,
+        made.data_offset - C + 5,
+        made.data_offset + 30,
+        made.file_bytes - C / 2,
+    ] {
+        let mut byte = [0];
+        target.read_exact_at(&mut byte, place).unwrap();
+        target.write_all_at(&[byte[0] ^ 16], place).unwrap();
+        let error = verify().expect_err(&format!("byte {place}"));
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.to_string().contains("reads back"), "{error}");
+        target.write_all_at(&byte, place).unwrap();
+    }
+    verify().unwrap();
+    // Cut short, as by a filesystem that lost its end.
+    target.set_len(made.file_bytes - C).unwrap();
+    assert_eq!(verify().unwrap_err().kind(), ErrorKind::Io);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! How long the strict check of an image takes, and how much memory.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -14,8 +15,8 @@ use tests::{binaries, tools};
 use crate::plan::Plan;
 use crate::table::{Table, median, median_ms, ms, verdict};
 
-/// A word in front of a command line: this program then runs it and prints the memory it took. A process of its own,
-/// because the kernel adds up all children of one.
+/// A word in front of a command line: this program then runs it and prints the memory and the time it took. A process of its
+/// own, because the kernel keeps the most of all children of one.
 pub(crate) const PEAK_OF: &str = "peak-of";
 const TIME_LIMIT_MS: f64 = 300.0;
 const MEMORY_LIMIT_MIB: f64 = 32.0;
@@ -61,9 +62,10 @@ pub(crate) fn measure(plan: &Plan) -> Result<String> {
             plan.go_on()?;
             let vdctl = binaries::shipped();
             let check = [text(&vdctl)?, "image", "check", path];
-            ours.push(timed(&check)?);
-            memory.push(peak_mib(&check)?);
-            qemus.push(timed(&["qemu-img", "check", "-q", "-f", "qcow2", path])?);
+            let check = taken(&check)?;
+            ours.push(check.time);
+            memory.push(check.mib);
+            qemus.push(taken(&["qemu-img", "check", "-q", "-f", "qcow2", path])?.time);
         }
         let (time, memory) = (median_ms(&ours), median(&memory));
         // The limits are for the usual cluster size.
@@ -85,44 +87,60 @@ fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is not UTF-8")
 }
 
-pub(crate) fn timed(words: &[&str]) -> Result<Duration> {
-    let started = Instant::now();
-    let output = Command::new(words[0]).args(&words[1..]).output()?;
-    let taken = started.elapsed();
-    ensure!(
-        output.status.success(),
-        "{words:?} ended with {}",
-        output.status
-    );
-    Ok(taken)
+/// What a command took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) time: Duration,
+    /// The most memory that it had resident, in MiB.
+    pub(crate) mib: f64,
 }
 
-/// The most memory that a command had resident, in MiB.
-pub(crate) fn peak_mib(words: &[&str]) -> Result<f64> {
+/// Runs a command once: how long it took, and how much memory.
+pub(crate) fn taken(words: &[&str]) -> Result<Taken> {
     let output = Command::new(std::env::current_exe()?)
         .arg(PEAK_OF)
         .args(words)
         .output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),
-        "{words:?} ended with {}",
+        "{words:?} ended with {}: {error}",
         output.status
     );
-    let kib: f64 = String::from_utf8(output.stdout)?.trim().parse()?;
-    Ok(kib / 1024.0)
+    let said = String::from_utf8(output.stdout)?;
+    let (kib, micros) = said.trim().split_once(' ').context("two figures")?;
+    Ok(Taken {
+        time: Duration::from_micros(micros.parse()?),
+        mib: kib.parse::<f64>()? / 1024.0,
+    })
 }
 
-/// Runs a command and prints the KiB of memory that it took.
+/// As [`taken`], and the time of a sync of the file that it made: ours sync theirs too.
+pub(crate) fn taken_with_sync(words: &[&str], file: &str) -> Result<Taken> {
+    let mut taken = taken(words)?;
+    let started = Instant::now();
+    File::open(file)?.sync_all()?;
+    taken.time += started.elapsed();
+    Ok(taken)
+}
+
+/// Runs a command and prints the KiB of memory that it took, and the microseconds.
 pub(crate) fn peak_of(words: &[OsString]) -> ExitCode {
     let Some((program, arguments)) = words.split_first() else {
         return ExitCode::FAILURE;
     };
+    let started = Instant::now();
     let ran = Command::new(program).args(arguments).output();
+    let took = started.elapsed().as_micros();
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
     match (ran, usage) {
         (Ok(output), Ok(usage)) if output.status.success() => {
-            drop(writeln!(std::io::stdout(), "{}", usage.max_rss()));
+            drop(writeln!(std::io::stdout(), "{} {took}", usage.max_rss()));
             ExitCode::SUCCESS
+        }
+        (Ok(output), _) => {
+            drop(std::io::stderr().write_all(&output.stderr));
+            ExitCode::FAILURE
         }
         _ => ExitCode::FAILURE,
     }

@@ -2,8 +2,8 @@
 //!
 //! Every figure is a median, and what is compared is measured in turns in the same run, because
 //! machines differ and change: the ratios are the result. `--quick` takes smaller disks and fewer
-//! rounds. Names of tables (`copies`, `stall`, `server`, `images`, `compression`,
-//! `throughput`) choose what is measured.
+//! rounds. Names of tables (`copies`, `unshared`, `stall`, `server`, `images`,
+//! `compression`, `throughput`) choose what is measured.
 
 mod compression;
 mod copies;
@@ -14,6 +14,7 @@ mod server;
 mod stall;
 mod table;
 mod throughput;
+mod unshared;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -26,11 +27,16 @@ use crate::plan::Plan;
 /// A name, a heading, and what fills the table.
 type Chapter = (&'static str, &'static str, fn(&Plan) -> Result<String>);
 
-const CHAPTERS: [Chapter; 6] = [
+const CHAPTERS: [Chapter; 7] = [
     (
         "copies",
         "Snapshot and restore beside other ways to copy a disk",
         copies::measure,
+    ),
+    (
+        "unshared",
+        "Snapshot and restore where blocks cannot be shared (ext4)",
+        unshared::measure,
     ),
     ("stall", "How long a writer waits", stall::measure),
     ("server", "The server", server::measure),
@@ -64,7 +70,7 @@ fn bench() -> Result<()> {
             name if CHAPTERS.iter().any(|chapter| chapter.0 == name) => chosen.push(argument),
             other => {
                 bail!(
-                    "{other}: give --quick, or tables: copies stall server images compression throughput"
+                    "{other}: give --quick, or tables: copies unshared stall server images compression throughput"
                 )
             }
         }

@@ -53,6 +53,11 @@ impl Plan {
         }
     }
 
+    /// Smaller disks and fewer rounds.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.quick
+    }
+
     /// How often each variant of `qemu-img convert` copies a disk of `bytes`.
     pub(crate) fn converts(&self, bytes: u64) -> usize {
         if self.quick || bytes > GIB { 1 } else { 3 }
