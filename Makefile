@@ -16,8 +16,8 @@ bench:
 	"$${CARGO_TARGET_DIR:-target}/release/bench" $(if $(QUICK),--quick)
 
 # Everything: unit tests, the real server on real filesystems, and a real Kubernetes. Needs root.
-test: test-tools test-binaries cluster-tools image fuzz
-	tools/run-tests.sh
+test:
+	tools/test-everything.sh
 
 # 100,000 mutated images, every combination of qemu-img's options and each fuzzing target for MINUTES (30); random operations
 # under random crashes, and copies that race with a writer, for as long; then a real Kubernetes in which everything is killed for CHAOS_MINUTES (60), what takes long

@@ -3,6 +3,10 @@
 #
 #   tools/need-packages.sh COMMAND:PACKAGE ...
 set -eu
+# One at a time: apt waits for nobody.
+mkdir -p "$(dirname "$0")/../.cache"
+exec 9>"$(dirname "$0")/../.cache/packages.lock"
+flock 9
 missing=""
 for pair in "$@"; do
     if ! command -v "${pair%%:*}" >/dev/null 2>&1; then

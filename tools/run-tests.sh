@@ -1,6 +1,5 @@
 #!/bin/sh
-# Runs every test of the workspace, or those that the arguments choose (`tools/run-tests.sh -p tests --test kubelet`),
-# and ends with a line `N passed, N failed`.
+# Runs the tests that the arguments choose (`tools/run-tests.sh -p tests --test kubelet`), and ends with a line `N passed, N failed`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,28 +19,7 @@ run() {
     cargo test --locked --no-fail-fast "$@" 2>&1 || echo "cargo test $*: ended with $?" >>"$scratch/failed"
 }
 
-# `--test NAME` for each integration test whose name the pattern matches, or with -v does not match; without the one that needs a
-# feature of its own.
-integration_tests() {
-    cargo metadata --locked --no-deps --format-version 1 |
-        grep -o '"kind":\["test"\],"crate_types":\["bin"\],"name":"[^"]*"' |
-        sed 's/.*:"\(.*\)"/\1/' | sort -u | grep -vx node_faults | grep "$@" | sed 's/^/--test /'
-}
-
-everything() {
-    # Built once for all of them: what follows finds it.
-    run --workspace --no-run
-    # Those on the two-node cluster wait for it most of the time, and nothing else may touch it: the others run beside them.
-    run --workspace $(integration_tests '^kubernetes') >"$scratch/cluster" &
-    run --workspace --lib --bins $(integration_tests -v '^kubernetes')
-    run --workspace --doc
-    # The Node service killed and failing at each of its steps: with a feature that no shipped build has.
-    run -p csi-node --features fault-injection --test node_faults
-    wait
-    cat "$scratch/cluster"
-}
-
-if [ $# = 0 ]; then everything; else run "$@"; fi | tee "$scratch/output"
+run "$@" | tee "$scratch/output"
 
 awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$scratch/output"
 if [ -e "$scratch/failed" ]; then
