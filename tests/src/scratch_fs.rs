@@ -165,7 +165,9 @@ impl ScratchFs {
         // A mounted filesystem holds its device exclusively (open(2), O_EXCL on a block device).
         let released = wait::holds_within(RELEASE_LIMIT, || {
             let mut exclusive = File::options();
-            exclusive.read(true).custom_flags(nix::fcntl::OFlag::O_EXCL.bits());
+            exclusive
+                .read(true)
+                .custom_flags(nix::fcntl::OFlag::O_EXCL.bits());
             exclusive.open(&self.device).is_ok()
         });
         assert!(
