@@ -50,6 +50,16 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// The value of the VolumeSnapshotClass parameter `compression`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Compression::Zstd => "zstd",
+        }
+    }
+}
+
 /// Whether the image's space is allocated when it is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Provisioning {
@@ -195,6 +205,8 @@ pub struct Snapshot {
     pub ready_to_use: bool,
     /// What is known to be wrong with it: nothing is ever restored from it then.
     pub damage: Option<String>,
+    /// How its image is compressed, or is to be, if that was asked for.
+    pub compression: Option<Compression>,
     /// How its data is digested, if that was asked for.
     pub checksum: Option<Checksum>,
     /// What the source was.

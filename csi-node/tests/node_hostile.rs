@@ -172,7 +172,9 @@ async fn fails(machine: &Machine, id: &str, path: &Path) -> bool {
         volume_id: id.to_owned(),
         staging_target_path: node::text(path),
     };
-    let unstaged = machine.service.node_unstage_volume(tonic::Request::new(unstage));
+    let unstaged = machine
+        .service
+        .node_unstage_volume(tonic::Request::new(unstage));
     unstaged.await.unwrap();
     let unpublish = NodeUnpublishVolumeRequest {
         volume_id: id.to_owned(),
@@ -207,7 +209,9 @@ impl Foreign {
             .arg(&path)
             .status();
         assert!(made.unwrap().success());
-        let device = pool::attach::loop_device::attach(&file, false).unwrap().device;
+        let device = pool::attach::loop_device::attach(&file, false)
+            .unwrap()
+            .device;
         let mount_point = folder.join("foreign");
         fs::create_dir(&mount_point).unwrap();
         let flags = nix::mount::MsFlags::empty();

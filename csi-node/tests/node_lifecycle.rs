@@ -342,7 +342,11 @@ async fn a_publish_with_other_mount_options_is_not_the_same() {
                 (*flags, *other),
                 (["strictatime", "nodiratime"], []) | (["noatime", "noexec"], ["noexec"])
             );
-            let expected = if fits { Ok(()) } else { Err(Code::AlreadyExists) };
+            let expected = if fits {
+                Ok(())
+            } else {
+                Err(Code::AlreadyExists)
+            };
             let answer = plain.with(with_flags(other)).publish(&pod).await;
             assert_eq!(answer, expected, "{other:?} on {flags:?}");
         }
@@ -536,9 +540,7 @@ async fn a_volume_whose_staging_folder_is_hidden_is_cut_all_the_same() {
     let cut = machine.snapshot("cut", &volume).await;
 
     nix::mount::umount(&hidden).unwrap();
-    let copy = machine
-        .copied("copy", &volume, Source::Snapshot(cut))
-        .await;
+    let copy = machine.copied("copy", &volume, Source::Snapshot(cut)).await;
     copy.stage().await.unwrap();
     assert_eq!(fs::read(copy.staging.join("file")).unwrap(), b"kept");
     copy.unstage().await.unwrap();

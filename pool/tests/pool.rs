@@ -227,14 +227,23 @@ fn what_was_removed_behind_our_back_is_forgotten_when_somebody_asks_for_it() {
         .create_snapshot(mk_snapshot("s", &damaged), content)
         .unwrap()
         .id;
-    let record = |id: &VolumeId| folder.path().join("volumes").join(id.as_str()).join("record");
+    let record = |id: &VolumeId| {
+        folder
+            .path()
+            .join("volumes")
+            .join(id.as_str())
+            .join("record")
+    };
     fs::File::create(record(&damaged.id)).unwrap();
     drop(pool);
     let pool = open(folder.path());
     assert_eq!(pool.quarantined().len(), 1);
     let rm = |part: &str, id: &str| {
         let gone = folder.path().join(part).join(id);
-        let status = std::process::Command::new("rm").arg("-r").arg(gone).status();
+        let status = std::process::Command::new("rm")
+            .arg("-r")
+            .arg(gone)
+            .status();
         assert!(status.unwrap().success());
     };
     for id in &volumes {
@@ -457,8 +466,11 @@ fn a_leftover_that_cannot_be_removed_keeps_no_other_one() {
     // The folder of an id of ours that is none.
     let odd = VolumeId::from_name("odd");
     fs::File::create(folder.path().join("volumes").join(odd.as_str())).unwrap();
-    let records = [("volumes", record.id.as_str()), ("snapshots", cut.id.as_str())]
-        .map(|(part, id)| folder.path().join(part).join(id).join("record.tmp"));
+    let records = [
+        ("volumes", record.id.as_str()),
+        ("snapshots", cut.id.as_str()),
+    ]
+    .map(|(part, id)| folder.path().join(part).join(id).join("record.tmp"));
     for record in &records {
         fs::File::create(record).unwrap();
     }

@@ -161,11 +161,13 @@ impl ScratchFs {
     /// that starts, a node of a cluster) begins as a copy of ours; while it has the mount, the filesystem lives on, and
     /// mounting the device gives the old one again, with its failed state.
     #[track_caller]
-    fn wait_released(&self) {
+    pub fn wait_released(&self) {
         // A mounted filesystem holds its device exclusively (open(2), O_EXCL on a block device).
         let released = wait::holds_within(RELEASE_LIMIT, || {
             let mut exclusive = File::options();
-            exclusive.read(true).custom_flags(nix::fcntl::OFlag::O_EXCL.bits());
+            exclusive
+                .read(true)
+                .custom_flags(nix::fcntl::OFlag::O_EXCL.bits());
             exclusive.open(&self.device).is_ok()
         });
         assert!(

@@ -267,6 +267,7 @@ fn a_pool_whose_filesystem_has_shut_down_answers_with_errors_and_heals_when_moun
         // The server holds nothing of a pool that is lost, so an administrator can unmount it.
         fixture.fs.unmount_lazily();
         let _said = put_off(client, &kept);
+        fixture.fs.wait_released();
         fixture.fs.mount();
         assert!(client.is_ready(), "{kind:?}: ready at the first question");
         assert_eq!(client.volume_ids(), [kept]);

@@ -12,8 +12,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use tests::client::{Client, accepted, refused};
 use csi::volume_capability::access_mode::Mode;
+use tests::client::{Client, accepted, refused};
 use tests::csi;
 use tests::fixture::{Fixture, initialise};
 use tests::kubelet::Attachment;

@@ -158,6 +158,9 @@ pub(crate) fn snapshot(object: &LocalSnapshot) -> Snapshot {
         created_unix_ns: status.creation_unix_ns.unwrap_or_default(),
         ready_to_use: status.ready_to_use,
         damage: damage(object),
+        compression: object.spec.compression.map(|how| match how {
+            api::Compression::Zstd => Compression::Zstd,
+        }),
         checksum: object.spec.checksum.map(|checksum| match checksum {
             api::Checksum::Blake3 => Checksum::Blake3,
         }),

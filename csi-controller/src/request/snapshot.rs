@@ -6,7 +6,7 @@ use proto::errors::Failure;
 use super::{parameters, text};
 use crate::backend::{CreateSnapshot, SnapshotFilter};
 use crate::ids;
-use crate::model::{Checksum, Snapshot};
+use crate::model::{Checksum, Compression, Snapshot};
 
 /// Checks a CreateSnapshot request.
 pub(crate) fn parse_create(request: &CreateSnapshotRequest) -> Result<CreateSnapshot, Failure> {
@@ -35,6 +35,10 @@ pub(crate) fn difference(asked: &CreateSnapshot, existing: &Snapshot) -> Option<
             "it was cut from volume {}",
             existing.source_volume_id
         ));
+    }
+    if asked.compression != existing.compression {
+        let compression = existing.compression.map_or("none", Compression::as_str);
+        return Some(format!("its compression is {compression}"));
     }
     let spelled = |checksum: Option<Checksum>| checksum.map_or("none", Checksum::as_str);
     (asked.checksum != existing.checksum)

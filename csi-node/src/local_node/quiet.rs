@@ -93,7 +93,11 @@ pub(super) fn open_mount(device: &LoopDevice) -> Result<File> {
             .open(&mount.mount_point)
             .context_with(|| format!("open {}", mount.mount_point.display()));
         match opened {
-            Ok(file) if file.metadata().is_ok_and(|found| found.dev() == device.rdev) => {
+            Ok(file)
+                if file
+                    .metadata()
+                    .is_ok_and(|found| found.dev() == device.rdev) =>
+            {
                 return Ok(file);
             }
             Ok(_another_filesystem) => {}

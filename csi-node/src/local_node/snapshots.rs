@@ -58,7 +58,9 @@ impl LocalNode {
             (Object::Snapshot(request.id.to_string()), Hold::Alone),
             (Object::Volume(request.source.to_string()), Hold::Shared),
         ];
-        let kind = self.work_for(Source::Volume(request.source.clone())).await?;
+        let kind = self
+            .work_for(Source::Volume(request.source.clone()))
+            .await?;
         let turn = self.turn(kind).await?;
         let claimed = self.0.claims.try_claim("snapshot", &wanted)?;
         let cut = self.claim_cut(&request.source).await?;

@@ -47,7 +47,10 @@ impl ImagePaths {
     pub(super) fn contain(&self, image: &Path) -> bool {
         self.roots.iter().any(|root| {
             let within = image.strip_prefix(root).ok().and_then(Path::to_str);
-            match within.map(|path| path.split('/').collect::<Vec<_>>()).as_deref() {
+            match within
+                .map(|path| path.split('/').collect::<Vec<_>>())
+                .as_deref()
+            {
                 Some(["volumes", folder, "disk.img"]) => *folder == self.id.as_str(),
                 Some(["trash", folder, "disk.img"]) => folder
                     .split_once('.')

@@ -51,7 +51,9 @@ impl LostVolume {
     }
 
     fn is(&self, image: &Path) -> bool {
-        self.images.as_ref().is_some_and(|known| known.contain(image))
+        self.images
+            .as_ref()
+            .is_some_and(|known| known.contain(image))
     }
 
     fn devices(&self) -> Result<Vec<LostDevice>> {

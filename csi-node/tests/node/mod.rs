@@ -16,9 +16,7 @@ use pool::attach::loop_device::{self, ImageKey, LoopDevice};
 use pool::attach::mount::unmount_top;
 use pool::attach::mountinfo::{Mount, MountTable};
 use pool::attach::target::TargetBase;
-use pool::record::{
-    Format, FormatState, FsType, Provisioning, Source, VolumeMode, VolumeRecord,
-};
+use pool::record::{Format, FormatState, FsType, Provisioning, Source, VolumeMode, VolumeRecord};
 use pool::{Pool, SnapshotId, VolumeId};
 use proto::csi::v1;
 use proto::csi::v1::node_server::Node as _;

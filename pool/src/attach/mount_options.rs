@@ -95,11 +95,7 @@ impl MountOptions {
         let says_times = self.flags.intersects(times);
         [
             ("noexec", true, asked(MountFlags::NOEXEC)),
-            (
-                "noatime",
-                says_times,
-                asked(MountFlags::NOATIME) && !strict,
-            ),
+            ("noatime", says_times, asked(MountFlags::NOATIME) && !strict),
             (
                 "relatime",
                 says_times,

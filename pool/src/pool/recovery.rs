@@ -29,8 +29,8 @@ impl Pool {
     /// `Unavailable` when this is no pool, or another one than `options` say; `InUse` when it is owned, mostly by another
     /// process; `Corrupt` when the marker cannot be trusted. Nothing is changed then.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let root = Folder::open_path(path)
-            .map_err(|error| error.with_kind(ErrorKind::Unavailable))?;
+        let root =
+            Folder::open_path(path).map_err(|error| error.with_kind(ErrorKind::Unavailable))?;
         let marker = marker::read(&root, path)?;
         check_marker(&marker, path, options)?;
         let ownership = marker::own(&root, path)?;

@@ -41,11 +41,7 @@ pub(super) fn check(view: &View, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_device(
-    device: &LoopDevice,
-    owner: &VolumeId,
-    report: &mut Report,
-) -> anyhow::Result<()> {
+fn check_device(device: &LoopDevice, owner: &VolumeId, report: &mut Report) -> anyhow::Result<()> {
     let path = device.path().display().to_string();
     if !device.whole {
         report.add(&path, format!("shows only a part of the volume {owner}"));

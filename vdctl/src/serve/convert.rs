@@ -4,8 +4,8 @@ use csi_controller::backend;
 use csi_controller::model::{self, AccessMode};
 use csi_node::local_node::{SnapshotRequest, VolumeRequest, describe};
 use pool::record::{
-    Checksum, Compression, Format, FormatState, FsType, Provisioning, SnapshotRecord, Source,
-    VolumeMode, VolumeRecord,
+    Checksum, Compression, Format, FormatState, FsType, Packed, Packing, Provisioning,
+    SnapshotRecord, Source, VolumeMode, VolumeRecord,
 };
 use pool::{SnapshotId, VolumeId};
 use proto::errors::Failure;
@@ -84,6 +84,14 @@ pub(super) fn snapshot(record: &SnapshotRecord, node: &str) -> model::Snapshot {
             .damage
             .as_ref()
             .map(|damage| describe(record, damage)),
+        compression: match record.packing {
+            Packing::None => None,
+            Packing::Wanted(Compression::Zstd)
+            | Packing::Done(Packed {
+                compression: Compression::Zstd,
+                ..
+            }) => Some(model::Compression::Zstd),
+        },
         checksum: record.checksum.as_ref().map(|_| model::Checksum::Blake3),
         mode: mode(record.mode),
         nodes: vec![proto::topology::value(node)],

@@ -199,6 +199,7 @@ impl Backend for Memory {
             created_unix_ns: 1_700_000_000_000_000_001,
             ready_to_use: true,
             damage: None,
+            compression: request.compression,
             checksum: request.checksum,
             mode: source.mode,
             nodes: source.nodes.clone(),
