@@ -23,6 +23,7 @@ enum Crashes {
 #[derive(Debug)]
 pub struct Campaign {
     name: &'static str,
+    kind: FsKind,
     fs: ScratchFs,
     started: Instant,
     cases: usize,
@@ -33,9 +34,16 @@ impl Campaign {
     /// A campaign on a fresh XFS.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
+        Self::on(name, FsKind::Xfs)
+    }
+
+    /// A campaign on a fresh filesystem of `kind`: XFS or ext4, from which the power can be taken.
+    #[must_use]
+    pub fn on(name: &'static str, kind: FsKind) -> Self {
         Self {
             name,
-            fs: scratch(),
+            kind,
+            fs: scratch(kind),
             started: Instant::now(),
             cases: 0,
             failed: Vec::new(),
@@ -106,7 +114,7 @@ impl Campaign {
         if catch_unwind(AssertUnwindSafe(|| body(&self.fs))).is_err() {
             eprintln!("FAILED: {}: {label}", self.name);
             self.failed.push(label.to_owned());
-            self.fs = scratch();
+            self.fs = scratch(self.kind);
         }
     }
 
@@ -125,8 +133,8 @@ impl Campaign {
     }
 }
 
-fn scratch() -> ScratchFs {
-    ScratchFs::new(FsKind::Xfs, 24 * GIB)
+fn scratch(kind: FsKind) -> ScratchFs {
+    ScratchFs::new(kind, 24 * GIB)
 }
 
 fn crash(
