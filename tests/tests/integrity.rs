@@ -296,12 +296,8 @@ fn a_step_of_a_digest_a_scrub_or_a_mark_that_fails_is_told_and_done_later() {
         if let Ok(restored) = restored {
             accepted(fixture.csi.delete(&restored));
         }
-        let mut healthy = fixture.server.setup().clone();
-        healthy.environment.clear();
-        healthy.program = binaries::shipped();
-        fixture.server.start_as(healthy);
-        fixture.server.wait_ready();
-        fixture.reconnect();
+        // As shipped, without the fault.
+        fixture.crash_and_restart();
         let digest = wait_for_digest(&fixture.pool(), &id);
         assert_eq!(digest, digest_of_disk(&fixture.image(&source)), "{what}");
         if step.operation() == Operation::MarkSnapshot {

@@ -159,20 +159,7 @@ fn a_copy_that_races_with_a_writer_is_an_error_or_one_moment() {
             }
             Err(status) => {
                 refusals += 1;
-                // One block is in the first try or in the second, or in none.
-                let alone = matches!(race, Race::Still | Race::One);
-                assert!(!alone, "{race:?}: {}", shown(&status));
-                assert_eq!(
-                    status.code(),
-                    Code::FailedPrecondition,
-                    "{}",
-                    shown(&status)
-                );
-                assert!(
-                    status.message().contains("hold it still"),
-                    "{}",
-                    shown(&status)
-                );
+                is_refused(race, &status);
             }
         }
         assert_eq!(fixture.csi.snapshot_ids(), Vec::<String>::new());
@@ -185,6 +172,17 @@ fn a_copy_that_races_with_a_writer_is_an_error_or_one_moment() {
     let last = writer.stop();
     assert_eq!(writer::verify(&used.target, Layout::new(DISK)), Ok(last));
     used.down_and_delete(&fixture.csi);
+}
+
+/// Somebody wrote in both tries, and the answer says what to do.
+#[track_caller]
+fn is_refused(race: Race, status: &Status) {
+    // One block is in the first try or in the second, or in none.
+    let alone = matches!(race, Race::Still | Race::One);
+    let said = shown(status);
+    assert!(!alone, "{race:?}: {said}");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{said}");
+    assert!(status.message().contains("hold it still"), "{said}");
 }
 
 /// The snapshot is there whole, or not at all.
