@@ -16,6 +16,7 @@
     reason = "the ban on std::fs::write and friends protects pools; tests make and remove their own folders"
 )]
 
+pub mod bad_disk;
 pub mod binaries;
 pub mod capabilities;
 pub mod chance;

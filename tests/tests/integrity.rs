@@ -11,6 +11,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use pool::fault::{Operation, Step};
 use serde_json::Value;
 use tests::client::{accepted, refused};
 use tests::damage::{self, findings};
@@ -241,6 +242,80 @@ fn a_scrub_finds_a_flipped_byte_and_the_mark_outlives_a_restart() {
         accepted(fixture.csi.delete_cut(&cut));
     }
     accepted(fixture.csi.delete(&source));
+}
+
+/// A server that fails at a step, as long as it runs.
+fn start_failing(fixture: &mut Fixture, step: Step, error: &str) {
+    let healthy = fixture.server.setup().clone();
+    let fault = format!("{}:{error}", step.name());
+    fixture.server.kill();
+    fixture.server.start_as(healthy.with_fault(&fault));
+    fixture.server.wait_ready();
+    fixture.reconnect();
+}
+
+#[test]
+fn a_step_of_a_digest_a_scrub_or_a_mark_that_fails_is_told_and_done_later() {
+    let operations = [
+        Operation::DigestSnapshot,
+        Operation::ScrubSnapshot,
+        Operation::MarkSnapshot,
+    ];
+    let steps = Step::ALL
+        .iter()
+        .filter(|step| operations.contains(&step.operation()));
+    for (number, step) in steps.enumerate() {
+        let error = ["eio", "enospc"][number % 2];
+        let what = format!("{}: {error}", step.name());
+        let mut fixture = Fixture::on(FsKind::Xfs);
+        let source = source(&fixture, "source");
+        let place = |fixture: &Fixture, id: &str| data_offset(fixture, id) + 77_777;
+        let id = if step.operation() == Operation::DigestSnapshot {
+            start_failing(&mut fixture, *step, error);
+            let made = fixture.csi.made_snapshot(digested("cut", &source));
+            wait::until(&what, packing::LIMIT, || {
+                fixture.server.log_text().contains("cannot be read")
+            });
+            made.snapshot_id
+        } else {
+            let id = cut(&fixture, "cut", &source);
+            start_failing(&mut fixture, *step, error);
+            if step.operation() == Operation::MarkSnapshot {
+                flip(&fixture.snapshot_file(&id), place(&fixture, &id));
+            }
+            let uuid = integrity::pool_uuid(&fixture.pool());
+            let status = fixture.csi.verify_snapshot(&uuid, &id).unwrap_err();
+            let fits = [Code::Internal, Code::ResourceExhausted];
+            assert!(fits.contains(&status.code()), "{what}: {status:?}");
+            id
+        };
+        // It is still one snapshot, whole, and the others can be made.
+        let restored = restore(&fixture, "meanwhile", &id);
+        let marked = integrity::record(&fixture.pool(), &id).damage.is_some();
+        assert_eq!(restored.is_err(), marked, "{what}");
+        if let Ok(restored) = restored {
+            accepted(fixture.csi.delete(&restored));
+        }
+        // As shipped, without the fault.
+        fixture.crash_and_restart();
+        let digest = wait_for_digest(&fixture.pool(), &id);
+        assert_eq!(digest, digest_of_disk(&fixture.image(&source)), "{what}");
+        if step.operation() == Operation::MarkSnapshot {
+            let (code, report) = verify(&fixture, &id);
+            assert_eq!((code, &report["marked"]), (Some(1), &true.into()), "{what}");
+            refused(restore(&fixture, "never", &id), Code::DataLoss);
+            flip(&fixture.snapshot_file(&id), place(&fixture, &id));
+        }
+        let (code, report) = verify(&fixture, &id);
+        assert_eq!(
+            (code, &report["marked"]),
+            (Some(0), &false.into()),
+            "{what}"
+        );
+        restores(&fixture, &id, &source);
+        accepted(fixture.csi.delete_cut(&id));
+        accepted(fixture.csi.delete(&source));
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tests::kubelet::Attachment;
 use tests::scratch_fs::{FsKind, GIB, MIB, ScratchFs};
 use tests::small_disk::SmallDisk;
 use tests::writer::{self, Layout, Numbers, THREADS, Writer};
-use tests::{content, csi, requests};
+use tests::{content, csi, packing, requests, wait};
 use tonic::{Code, Status};
 
 /// Many chunks of a copy, so that there is a middle.
@@ -159,20 +159,7 @@ fn a_copy_that_races_with_a_writer_is_an_error_or_one_moment() {
             }
             Err(status) => {
                 refusals += 1;
-                // One block is in the first try or in the second, or in none.
-                let alone = matches!(race, Race::Still | Race::One);
-                assert!(!alone, "{race:?}: {}", shown(&status));
-                assert_eq!(
-                    status.code(),
-                    Code::FailedPrecondition,
-                    "{}",
-                    shown(&status)
-                );
-                assert!(
-                    status.message().contains("hold it still"),
-                    "{}",
-                    shown(&status)
-                );
+                is_refused(race, &status);
             }
         }
         assert_eq!(fixture.csi.snapshot_ids(), Vec::<String>::new());
@@ -185,6 +172,17 @@ fn a_copy_that_races_with_a_writer_is_an_error_or_one_moment() {
     let last = writer.stop();
     assert_eq!(writer::verify(&used.target, Layout::new(DISK)), Ok(last));
     used.down_and_delete(&fixture.csi);
+}
+
+/// Somebody wrote in both tries, and the answer says what to do.
+#[track_caller]
+fn is_refused(race: Race, status: &Status) {
+    // One block is in the first try or in the second, or in none.
+    let alone = matches!(race, Race::Still | Race::One);
+    let said = shown(status);
+    assert!(!alone, "{race:?}: {said}");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{said}");
+    assert!(status.message().contains("hold it still"), "{said}");
 }
 
 /// The snapshot is there whole, or not at all.
@@ -357,5 +355,44 @@ fn a_clone_of_a_published_device_is_made_when_nobody_writes_and_refused_else() {
     writer.go_on();
     let _last = writer.stop();
     accepted(fixture.csi.delete(&clone));
+    used.down_and_delete(&fixture.csi);
+}
+
+#[test]
+fn a_snapshot_is_not_deleted_while_it_is_restored_and_the_restore_is_whole() {
+    let (_disk, fixture) = in_memory();
+    let (used, writer) = written(&fixture, "source");
+    let _last = writer.stop();
+    let digest = content::digest(&used.target);
+    let (mut put_off, mut deleted) = (0, 0);
+    for number in 0..10 {
+        let cut = cut(&fixture, &format!("cut {number}"), &used.volume_id).unwrap();
+        let cut = cut.snapshot_id;
+        let restored = std::thread::scope(|scope| {
+            let restored = scope.spawn(|| {
+                let request = requests::volume("restored", DISK, requests::block());
+                let request = requests::from_snapshot(request, &cut);
+                fixture.server.client().made_volume(request).volume_id
+            });
+            // As soon as something is made, and again until it is deleted.
+            let tmp = fixture.pool().join("tmp");
+            while !restored.is_finished() && std::fs::read_dir(&tmp).unwrap().next().is_none() {}
+            wait::until("it is deleted", packing::LIMIT, || {
+                let deletion = fixture.csi.delete_cut(&cut);
+                if let Err(status) = &deletion {
+                    put_off += 1;
+                    assert_eq!(status.code(), Code::Aborted, "{}", shown(status));
+                }
+                deletion.is_ok()
+            });
+            deleted += 1;
+            restored.join().expect("no panic")
+        });
+        assert_eq!(fixture.csi.snapshot_ids(), Vec::<String>::new());
+        assert_eq!(content::digest(&fixture.image(&restored)), digest);
+        accepted(fixture.csi.delete(&restored));
+    }
+    eprintln!("{deleted} were deleted, {put_off} times that was put off");
+    assert!(put_off > 0, "no deletion met a restore");
     used.down_and_delete(&fixture.csi);
 }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pool::fault::{Step, reached};
-use pool::record::{Compression, SnapshotRecord};
+use pool::record::{Compression, SnapshotRecord, Timestamp};
 use pool::{Context, Error, ErrorKind, OpenSnapshot, PackedContent, Pool, Room, SnapshotId};
 use proto::errors::{Failure, Kind};
 use snapshot_engine::{Pack, Watch};
@@ -36,9 +36,17 @@ pub(super) struct Repacking {
     failures: AtomicU64,
 }
 
+/// A snapshot that is to be compressed. Another one may be made under its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wanted {
+    id: SnapshotId,
+    created: Timestamp,
+}
+
 /// A snapshot that is left alone for a while.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
+    created: Timestamp,
     until: Instant,
     /// How often it failed, one time after the other.
     failures: u32,
@@ -72,9 +80,10 @@ impl LocalNode {
     /// Compresses one snapshot. Whether there was one.
     async fn repack_one(&self) -> bool {
         let next = self.short(|node| Ok(node.next_to_repack())).await;
-        let Some(id) = next.unwrap_or_default() else {
+        let Some(next) = next.unwrap_or_default() else {
             return false;
         };
+        let id = &next.id;
         let worked_on = id.clone();
         let repacked = self
             .background(move |node| {
@@ -86,28 +95,33 @@ impl LocalNode {
         match repacked {
             Ok(Some(record)) => {
                 tracing::info!(snapshot = %id, bytes = record.charge_bytes, "compressed a snapshot");
-                self.paused().remove(&id);
-                self.tell(&id);
+                self.paused().remove(id);
+                self.tell(id);
                 self.empty_trash_soon();
             }
             Ok(None) => {
                 tracing::debug!(snapshot = %id, "a snapshot is not there any more to be compressed");
+                // Forgotten with it; if it is there after all, not the next one again and again.
+                self.leave_alone(&next, None);
             }
-            Err(error) => self.pause(&id, &error).await,
+            Err(error) => self.pause(&next, &error).await,
         }
         true
     }
 
     /// Blocks: how full the pool is may have to be measured.
-    fn next_to_repack(&self) -> Option<SnapshotId> {
+    fn next_to_repack(&self) -> Option<Wanted> {
         let pool = self.0.pool.peek()?;
         let wanted: Vec<_> = wanted(&pool).collect();
         let now = Instant::now();
         let mut available = None;
         let mut paused = self.paused();
-        paused.retain(|id, _| wanted.contains(id));
-        wanted.into_iter().find(|id| {
-            let Some(pause) = paused.get_mut(id) else {
+        paused.retain(|id, pause| {
+            let mut same = wanted.iter().filter(|wanted| wanted.id == *id);
+            same.any(|wanted| wanted.created == pause.created)
+        });
+        wanted.into_iter().find(|wanted| {
+            let Some(pause) = paused.get_mut(&wanted.id) else {
                 return true;
             };
             if pause.until > now {
@@ -125,24 +139,29 @@ impl LocalNode {
         })
     }
 
-    async fn pause(&self, id: &SnapshotId, error: &Failure) {
+    async fn pause(&self, failed: &Wanted, error: &Failure) {
         if !self.may_go_on() {
             return;
         }
         self.0.repacking.failures.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(snapshot = %id, %error, "a snapshot could not be compressed; it stays as it is, and it is tried again");
+        tracing::warn!(snapshot = %failed.id, %error, "a snapshot could not be compressed; it stays as it is, and it is tried again");
         let available = match error.kind {
             Kind::NoSpace => self.short(|node| Ok(room(&*node.pool()?))).await.ok(),
             _ => None,
         };
+        self.leave_alone(failed, available);
+    }
+
+    fn leave_alone(&self, failed: &Wanted, available: Option<u64>) {
         let mut paused = self.paused();
-        let failures = paused.get(id).map_or(0, |pause| pause.failures);
+        let failures = paused.get(&failed.id).map_or(0, |pause| pause.failures);
         let pause = Pause {
+            created: failed.created,
             until: Instant::now() + pause_after(failures),
-            failures: failures + 1,
+            failures: failures.saturating_add(1),
             available,
         };
-        paused.insert(id.clone(), pause);
+        paused.insert(failed.id.clone(), pause);
     }
 
     fn paused(&self) -> MutexGuard<'_, HashMap<SnapshotId, Pause>> {
@@ -169,7 +188,7 @@ fn room(pool: &Pool) -> u64 {
 ///
 /// One whose data is to be digested waits until that is done, so that what comes out can be held against what was cut; one that
 /// is damaged stays as it is.
-fn wanted(pool: &Pool) -> impl Iterator<Item = SnapshotId> + use<> {
+fn wanted(pool: &Pool) -> impl Iterator<Item = Wanted> + use<> {
     let (records, _) = pool.snapshots(None, usize::MAX, |record| {
         let digest_is_missing = record
             .checksum
@@ -177,7 +196,10 @@ fn wanted(pool: &Pool) -> impl Iterator<Item = SnapshotId> + use<> {
             .is_some_and(|checksum| checksum.digest.is_none());
         record.packing.is_wanted() && record.damage.is_none() && !digest_is_missing
     });
-    records.into_iter().map(|record| record.id.clone())
+    records.into_iter().map(|record| Wanted {
+        id: record.id.clone(),
+        created: record.created,
+    })
 }
 
 /// `None` when the snapshot was deleted, is damaged, or was done by somebody else.

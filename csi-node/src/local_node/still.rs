@@ -188,7 +188,8 @@ impl Hold {
         way: Way,
     ) -> Result<()> {
         let mount_point = open_mount(device)?;
-        let bytes = live.metadata().during("look at the source image")?.blocks() * 512;
+        let length = live.metadata().during("look at the source image")?.len();
+        let bytes = snapshot_engine::data_bytes(live, length)?;
         let longest = LONGEST.saturating_sub(MARGIN);
         let fits = match running.usual_speed() {
             Some(speed) => time_for(bytes, speed) <= longest,

@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -40,7 +40,7 @@ pub struct Watch<'a> {
     pub deadline: Option<Instant>,
     /// Answers false once the copy is not wanted any more.
     pub keep_going: &'a dyn Fn() -> bool,
-    /// Hears how many bytes are done, and how many there are, as far as that can be told before all are done.
+    /// Hears how many bytes of data are done, and how many there are.
     pub progress: &'a dyn Fn(u64, u64),
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn copy_data(
 ) -> Result<()> {
     watch.check()?;
     let mut runs = Runs::new(source, target, target_offset);
-    let expected = expected_bytes(source)?;
+    let expected = data_in(source)?;
     let mut copied = 0;
     while let Some(shared) = runs.share_next()? {
         copied += shared;
@@ -142,10 +142,22 @@ pub(crate) fn copy_data(
     Ok(())
 }
 
-/// How much data there is at most.
-fn expected_bytes(source: Part<'_>) -> Result<u64> {
-    let metadata = source.file.metadata().during("look at the image")?;
-    Ok((metadata.blocks() * 512).min(source.length))
+/// How much data is in the first `length` bytes of a raw image: what a copy of it copies. That is less than what is allocated where
+/// that was done ahead. Two calls for each run of data.
+///
+/// # Errors
+/// `Io`.
+pub fn data_bytes(image: &File, length: u64) -> Result<u64> {
+    data_in(Part {
+        file: image,
+        offset: 0,
+        length,
+    })
+}
+
+fn data_in(source: Part<'_>) -> Result<u64> {
+    let runs = DataRuns::new(source.file, source.offset, source.length);
+    runs.map(|run| run.map(|run| run.end - run.start)).sum()
 }
 
 fn copy_by_all(

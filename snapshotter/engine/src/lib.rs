@@ -43,7 +43,7 @@ mod unpack;
 mod verify;
 
 pub use capture::{Captured, Cut};
-pub use copy::Watch;
+pub use copy::{Watch, data_bytes};
 pub use data_digest::{data_digest, verify_with_data};
 pub use digest::metadata_digest;
 pub use export::{export, export_compressed};

@@ -32,6 +32,7 @@ enum Failing {
 #[derive(Debug)]
 pub struct Campaign {
     name: &'static str,
+    kind: FsKind,
     fs: ScratchFs,
     started: Instant,
     cases: usize,
@@ -42,9 +43,16 @@ impl Campaign {
     /// A campaign on a fresh XFS.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
+        Self::on(name, FsKind::Xfs)
+    }
+
+    /// A campaign on a fresh filesystem of `kind`: XFS or ext4, from which the power can be taken.
+    #[must_use]
+    pub fn on(name: &'static str, kind: FsKind) -> Self {
         Self {
             name,
-            fs: scratch(),
+            kind,
+            fs: scratch(kind),
             started: Instant::now(),
             cases: 0,
             failed: Vec::new(),
@@ -124,7 +132,7 @@ impl Campaign {
         if catch_unwind(AssertUnwindSafe(|| body(&self.fs))).is_err() {
             eprintln!("FAILED: {}: {label}", self.name);
             self.failed.push(label.to_owned());
-            self.fs = scratch();
+            self.fs = scratch(self.kind);
         }
     }
 
@@ -143,8 +151,8 @@ impl Campaign {
     }
 }
 
-fn scratch() -> ScratchFs {
-    ScratchFs::new(FsKind::Xfs, 24 * GIB)
+fn scratch(kind: FsKind) -> ScratchFs {
+    ScratchFs::new(kind, 24 * GIB)
 }
 
 fn crash(

@@ -20,6 +20,7 @@ pub mod repack;
 pub mod scenario;
 pub mod snapshots;
 pub mod soak;
+pub mod unshared;
 pub mod world;
 
 /// Every scenario.
