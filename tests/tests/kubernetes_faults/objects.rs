@@ -9,6 +9,17 @@ use super::stage::{
     watch, written,
 };
 
+/// Makes the API server's versions run far ahead of what they are now.
+fn run_ahead(space: &Namespace) {
+    let filler: Vec<Value> = (0..400)
+        .map(|index| {
+            let name = format!("filler-{index}");
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}})
+        })
+        .collect();
+    space.apply(&filler);
+}
+
 /// Deletes a `LocalVolume` by hand, as one who is determined.
 fn tear_out(cluster: &Cluster, volume: &str) {
     let _asked = cluster
@@ -124,6 +135,7 @@ fn an_older_database_loses_no_data_and_makes_none() {
         .unwrap();
     let late = written(&space, "late", None);
     let late_node = node_of(cluster, &late);
+    run_ahead(&space);
 
     cluster.restore_database("older").unwrap();
     let told = watch(cluster, "localvolume", &early, "it is told", |one| {
@@ -145,6 +157,12 @@ fn an_older_database_loses_no_data_and_makes_none() {
     adopt(cluster, &late_node, "*", &late);
     // Nothing else names it any more.
     destroy(cluster, &late_node, &late);
+    // Whoever knew later versions of everything goes on with the older ones.
+    let _made = written(&space, "after", None);
+    space.grow("after", "128Mi");
+    space.wait("pvc/after", "jsonpath={.status.capacity.storage}=128Mi");
+    space.delete("pod/after");
+    space.delete("pvc/after");
     // The claim whose data is lost can be deleted.
     space.vanish();
 }
