@@ -30,7 +30,8 @@ impl Calls {
                     .unwrap_or_default()
             };
             let (kind, part) = (text("/objectRef/resource"), text("/objectRef/subresource"));
-            if kind == "leases" {
+            let begins = text("/stage") == "ResponseStarted";
+            if kind == "leases" || begins != (text("/verb") == "watch") {
                 continue;
             }
             let slash = if part.is_empty() { "" } else { "/" };

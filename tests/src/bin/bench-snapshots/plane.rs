@@ -25,7 +25,8 @@ impl Plane {
         let policy = folder.path().join("audit.json");
         let rule = json!({
             "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
-            "omitStages": ["RequestReceived", "ResponseStarted"],
+            // A watch is written down when it begins: most never end, and many begin with a list.
+            "omitStages": ["RequestReceived"],
             "rules": [{"level": "Metadata"}],
         });
         serde_json::to_writer(std::fs::File::create(&policy)?, &rule)?;
