@@ -109,16 +109,6 @@ fn a_value_reaches_every_place_that_must_agree() {
         "pool.overcommit=1.5",
         "pool.reserve=20GiB",
         "pool.init=never",
-        "storageClasses.late.name=late",
-        "storageClasses.immediate.name=soon",
-        "snapshotClass.name=cuts",
-        "image.repository=registry.example.org/vd-csi",
-        "image.tag=v7",
-        "node.tolerations[0].key=disks",
-        "node.tolerations[0].operator=Exists",
-        "controller.tolerations[0].key=masters",
-        "controller.tolerations[0].operator=Exists",
-        "sidecars.resizer.image=registry.example.org/csi-resizer:v7",
     ];
     let objects = parse(&documents::render_with(&values).ok());
     let text = pod(&objects, "DaemonSet").to_string();
@@ -139,6 +129,33 @@ fn a_value_reaches_every_place_that_must_agree() {
         !text.contains("/var/lib/kubelet") && !text.contains("/var/vd"),
         "{text}"
     );
+    for class in of_kind(&objects, "StorageClass") {
+        assert_eq!(class["provisioner"], "disks.example.org");
+    }
+    assert_eq!(
+        of_kind(&objects, "CSIDriver")[0]["metadata"]["name"],
+        "disks.example.org"
+    );
+    let account = "system:serviceaccount:storage:csi-node";
+    let policies = serde_json::to_string(&of_kind(&objects, "ValidatingAdmissionPolicy")).unwrap();
+    assert!(policies.contains(account), "{policies}");
+}
+
+#[test]
+fn classes_images_and_tolerations_are_those_of_the_values() {
+    let values = [
+        "storageClasses.late.name=late",
+        "storageClasses.immediate.name=soon",
+        "snapshotClass.name=cuts",
+        "image.repository=registry.example.org/vd-csi",
+        "image.tag=v7",
+        "node.tolerations[0].key=disks",
+        "node.tolerations[0].operator=Exists",
+        "controller.tolerations[0].key=masters",
+        "controller.tolerations[0].operator=Exists",
+        "sidecars.resizer.image=registry.example.org/csi-resizer:v7",
+    ];
+    let objects = parse(&documents::render_with(&values).ok());
     let classes = of_kind(&objects, "StorageClass");
     let mut names: Vec<_> = classes
         .iter()
@@ -146,9 +163,6 @@ fn a_value_reaches_every_place_that_must_agree() {
         .collect();
     names.sort_unstable();
     assert_eq!(names, ["late", "soon"]);
-    for class in classes {
-        assert_eq!(class["provisioner"], "disks.example.org");
-    }
     for (kind, key) in [("DaemonSet", "disks"), ("Deployment", "masters")] {
         let pod = pod(&objects, kind);
         let tolerations = json!([{"key": key, "operator": "Exists"}]);
@@ -158,19 +172,11 @@ fn a_value_reaches_every_place_that_must_agree() {
     }
     let text = pod(&objects, "Deployment").to_string();
     for wanted in [
-        "--driver-name=disks.example.org",
         "--snapshot-class=cuts",
         "registry.example.org/csi-resizer:v7",
     ] {
         assert!(text.contains(wanted), "{wanted} is not in {text}");
     }
-    assert_eq!(
-        of_kind(&objects, "CSIDriver")[0]["metadata"]["name"],
-        "disks.example.org"
-    );
-    let account = "system:serviceaccount:storage:csi-node";
-    let policies = serde_json::to_string(&of_kind(&objects, "ValidatingAdmissionPolicy")).unwrap();
-    assert!(policies.contains(account), "{policies}");
 }
 
 #[test]
