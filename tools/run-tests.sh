@@ -31,8 +31,8 @@ integration_tests() {
 everything() {
     # Built once for all of them: what follows finds it.
     run --workspace --no-run
-    # Those on the two-node cluster wait for it most of the time, and nothing else may touch it: the others run beside them.
-    run --workspace $(integration_tests '^kubernetes') >"$scratch/cluster" &
+    # Those on the two-node cluster wait for it most of the time: more of them at once, and the others run beside them.
+    RUST_TEST_THREADS=4 run --workspace $(integration_tests '^kubernetes') >"$scratch/cluster" &
     run --workspace --lib --bins $(integration_tests -v '^kubernetes')
     run --workspace --doc
     # The Node service killed and failing at each of its steps: with a feature that no shipped build has.

@@ -36,7 +36,7 @@ fn the_manifest_is_what_the_chart_renders() {
 }
 
 #[test]
-fn an_api_server_accepts_every_object_twice() {
+fn an_api_server_accepts_every_object_twice_and_removes_all_but_the_definitions() {
     let server = ApiServer::with_driver();
     let manifest = documents::deploy("vd-csi.yaml").display().to_string();
     let again = server
@@ -64,6 +64,15 @@ fn an_api_server_accepts_every_object_twice() {
             .ok();
         assert!(found.contains(policy));
     }
+    // As docs/install.md says; there is nobody here who would end a namespace.
+    let away = ["delete", "--wait=false", "-f", &manifest];
+    let spare = ["-l", "app.kubernetes.io/component!=crd"];
+    let gone = server.kubectl(&User::Admin, &[&away[..], &spare].concat());
+    let (gone, all) = (gone.ok().lines().count(), shipped().len());
+    assert_eq!(gone, all - api_kinds().len());
+    let definitions = ["get", "crd", "-o", "name"];
+    let left = server.kubectl(&User::Admin, &definitions).ok();
+    assert_eq!(left.lines().count(), api_kinds().len(), "{left}");
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn a_volume_that_was_made_and_forgotten_stays_until_it_is_certain() {
     assert!(data(&node, &volume).is_dir());
     // Who does not want to wait can say so.
     super::stage::destroy(cluster, &node, &volume);
-    space.vanish();
+    space.clear();
 }
 
 #[test]
@@ -91,5 +91,5 @@ fn a_forgotten_volume_is_deleted_after_ten_minutes() {
     ]);
     assert!(said.out.contains("never used"), "{said}");
     pools_are_clean(cluster);
-    space.vanish();
+    space.clear();
 }

@@ -146,5 +146,5 @@ fn an_older_database_loses_no_data_and_makes_none() {
     // Nothing else names it any more.
     destroy(cluster, &late_node, &late);
     // The claim whose data is lost can be deleted.
-    space.vanish();
+    space.clear();
 }
