@@ -69,7 +69,8 @@ api_lane() {
 
 # shellcheck disable=SC2046
 cluster_lane() {
-    run --workspace $(tests "$cluster")
+    # These wait for the cluster most of the time: more of them at once.
+    RUST_TEST_THREADS=4 run --workspace $(tests "$cluster")
     said "the tests on the cluster have run"
     tools/fuzz.sh 60 || echo "tools/fuzz.sh: ended with $?" >>"$scratch/failed"
     said "the fuzzing has ended"

@@ -1,5 +1,5 @@
-//! A cluster without the upstream snapshot-controller: the shipped manifest alone serves its VolumeSnapshots, from request to
-//! deletion.
+//! A cluster without the upstream snapshot-controller, and the chart with other values than the usual ones: the driver alone
+//! serves its VolumeSnapshots, from request to deletion, and its values are what people set.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,21 +11,59 @@
 
 use std::sync::OnceLock;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::cluster::{self, Cluster};
-use tests::kubernetes::{self, Claim, Namespace, Pod, snapshot};
+use tests::kubernetes::{self, Claim, DRIVER, Namespace, Pod, field};
+use tests::manifests::documents::render_into;
 
 const GUARD: &str = env!("CARGO_BIN_EXE_cluster");
 
-/// The cluster of all tests here, with the shipped image and manifest, and with no other snapshot controller.
+/// One of each that a cluster's administrator may want otherwise.
+const VALUES: [&str; 10] = [
+    "namespace.create=true",
+    "image.repository=registry.example.org/vd-csi",
+    "image.tag=other",
+    "pool.directory=/var/vd/below/it",
+    "pool.overcommit=2",
+    "storageClasses.late.name=late.example.org",
+    "storageClasses.immediate.create=false",
+    "snapshotClass.name=cuts",
+    "node.tolerations[0].key=disks",
+    "node.tolerations[0].operator=Exists",
+];
+const CLASS: &str = "late.example.org";
+
+/// The cluster of all tests here, with the shipped image and no other snapshot controller. Node 2 is tainted.
 #[track_caller]
 fn without_upstream() -> &'static Cluster {
     static INSTALLED: OnceLock<&'static Cluster> = OnceLock::new();
     INSTALLED.get_or_init(|| {
         let cluster = cluster::shared_with(GUARD, |options| options.snapshot_controller = false);
-        kubernetes::install(cluster);
+        let taint = ["taint", "node", "node-2", "disks=only:NoSchedule"];
+        let _tainted = cluster.kubectl(&taint).unwrap();
+        kubernetes::import(cluster);
+        for node in cluster.nodes() {
+            let tag = "/opt/cluster/ctr --namespace k8s.io images tag docker.io/library/vd-csi:";
+            let version = env!("CARGO_PKG_VERSION");
+            let tag = format!("{tag}{version} registry.example.org/vd-csi:other");
+            let words: Vec<&str> = tag.split(' ').collect();
+            let _tagged = node.run(&words).unwrap().ok();
+        }
+        kubernetes::deploy(cluster, &render_into(DRIVER, &VALUES).ok());
+        let class = "volumesnapshotclass/cuts";
+        cluster.wait_for(class, "create", &[]).unwrap();
         cluster
     })
+}
+
+fn claim(name: &str) -> Claim {
+    Claim::new(name).class(CLASS)
+}
+
+fn snapshot(name: &str, claim: &str) -> Value {
+    let mut cut = kubernetes::snapshot(name, claim);
+    cut["spec"]["volumeSnapshotClassName"] = json!("cuts");
+    cut
 }
 
 /// Fills the device of the pod `app`, and returns what is on it.
@@ -44,10 +82,34 @@ fn content(space: &Namespace, pod: &str, device: &str) -> String {
 /// The pod `app` with a device.
 fn with_app(space: &Namespace) {
     space.apply(&[
-        Claim::new("disk").block().object(),
+        claim("disk").block().object(),
         Pod::new("app").device("disk").object(),
     ]);
     space.ready("app");
+}
+
+#[test]
+fn what_is_deployed_is_what_the_values_say() {
+    let cluster = without_upstream();
+    for node in cluster.nodes() {
+        let pool = format!("localpool/{}", node.name());
+        let promised = "{.status.conditions[?(@.type=='CapacityPromised')].reason}";
+        assert_eq!(field(cluster, &[&pool], promised), "Overcommitted");
+        assert!(node.pool().join("below/it/.vd-pool").exists());
+        assert!(!node.pool().join(".vd-pool").exists());
+    }
+    let names = "{.items[*].metadata.name}";
+    assert_eq!(field(cluster, &["storageclasses"], names), CLASS);
+    let classes = field(cluster, &["volumesnapshotclasses"], names);
+    let classes: Vec<&str> = classes.split(' ').collect();
+    assert!(
+        classes.contains(&"cuts") && !classes.contains(&"vd"),
+        "{classes:?}"
+    );
+    let own = ["daemonset,deployment", "-n", DRIVER];
+    let images = "{.items[*].spec.template.spec.containers[0].image}";
+    let image = "registry.example.org/vd-csi:other";
+    assert_eq!(field(cluster, &own, images), format!("{image} {image}"));
 }
 
 #[test]
@@ -76,7 +138,7 @@ fn a_snapshot_is_made_restored_and_deleted_by_ours_alone() {
     let _told = space.event("cut", "SnapshotReady", "ready");
     assert_ne!(fill(&space), first);
     space.apply(&[
-        Claim::new("old").block().from_snapshot("cut").object(),
+        claim("old").block().from_snapshot("cut").object(),
         Pod::new("restored").device("old").object(),
     ]);
     space.ready("restored");
@@ -135,7 +197,7 @@ fn a_snapshot_that_was_retained_is_given_to_another_namespace() {
     ]);
     space.snapshot_ready("again");
     space.apply(&[
-        Claim::new("old").block().from_snapshot("again").object(),
+        claim("old").block().from_snapshot("again").object(),
         Pod::new("restored").device("old").object(),
     ]);
     space.ready("restored");
@@ -157,7 +219,7 @@ fn a_namespace_that_is_deleted_with_everything_in_flight_leaves_nothing() {
     for index in 0..4 {
         let (cut, old) = (format!("cut-{index}"), format!("old-{index}"));
         objects.push(snapshot(&cut, "disk"));
-        objects.push(Claim::new(&old).block().from_snapshot(&cut).object());
+        objects.push(claim(&old).block().from_snapshot(&cut).object());
         objects.push(Pod::new(&format!("user-{index}")).device(&old).object());
     }
     space.apply(&objects);

@@ -36,7 +36,7 @@ fn the_manifest_is_what_the_chart_renders() {
 }
 
 #[test]
-fn an_api_server_accepts_every_object_twice() {
+fn an_api_server_accepts_every_object_twice_and_removes_all_but_the_definitions() {
     let server = ApiServer::with_driver();
     let manifest = documents::deploy("vd-csi.yaml").display().to_string();
     let again = server
@@ -64,6 +64,15 @@ fn an_api_server_accepts_every_object_twice() {
             .ok();
         assert!(found.contains(policy));
     }
+    // As docs/install.md says; there is nobody here who would end a namespace.
+    let away = ["delete", "--wait=false", "-f", &manifest];
+    let spare = ["-l", "app.kubernetes.io/component!=crd"];
+    let gone = server.kubectl(&User::Admin, &[&away[..], &spare].concat());
+    let (gone, all) = (gone.ok().lines().count(), shipped().len());
+    assert_eq!(gone, all - api_kinds().len());
+    let definitions = ["get", "crd", "-o", "name"];
+    let left = server.kubectl(&User::Admin, &definitions).ok();
+    assert_eq!(left.lines().count(), api_kinds().len(), "{left}");
 }
 
 #[test]
@@ -109,16 +118,6 @@ fn a_value_reaches_every_place_that_must_agree() {
         "pool.overcommit=1.5",
         "pool.reserve=20GiB",
         "pool.init=never",
-        "storageClasses.late.name=late",
-        "storageClasses.immediate.name=soon",
-        "snapshotClass.name=cuts",
-        "image.repository=registry.example.org/vd-csi",
-        "image.tag=v7",
-        "node.tolerations[0].key=disks",
-        "node.tolerations[0].operator=Exists",
-        "controller.tolerations[0].key=masters",
-        "controller.tolerations[0].operator=Exists",
-        "sidecars.resizer.image=registry.example.org/csi-resizer:v7",
     ];
     let objects = parse(&documents::render_with(&values).ok());
     let text = pod(&objects, "DaemonSet").to_string();
@@ -139,6 +138,33 @@ fn a_value_reaches_every_place_that_must_agree() {
         !text.contains("/var/lib/kubelet") && !text.contains("/var/vd"),
         "{text}"
     );
+    for class in of_kind(&objects, "StorageClass") {
+        assert_eq!(class["provisioner"], "disks.example.org");
+    }
+    assert_eq!(
+        of_kind(&objects, "CSIDriver")[0]["metadata"]["name"],
+        "disks.example.org"
+    );
+    let account = "system:serviceaccount:storage:csi-node";
+    let policies = serde_json::to_string(&of_kind(&objects, "ValidatingAdmissionPolicy")).unwrap();
+    assert!(policies.contains(account), "{policies}");
+}
+
+#[test]
+fn classes_images_and_tolerations_are_those_of_the_values() {
+    let values = [
+        "storageClasses.late.name=late",
+        "storageClasses.immediate.name=soon",
+        "snapshotClass.name=cuts",
+        "image.repository=registry.example.org/vd-csi",
+        "image.tag=v7",
+        "node.tolerations[0].key=disks",
+        "node.tolerations[0].operator=Exists",
+        "controller.tolerations[0].key=masters",
+        "controller.tolerations[0].operator=Exists",
+        "sidecars.resizer.image=registry.example.org/csi-resizer:v7",
+    ];
+    let objects = parse(&documents::render_with(&values).ok());
     let classes = of_kind(&objects, "StorageClass");
     let mut names: Vec<_> = classes
         .iter()
@@ -146,9 +172,6 @@ fn a_value_reaches_every_place_that_must_agree() {
         .collect();
     names.sort_unstable();
     assert_eq!(names, ["late", "soon"]);
-    for class in classes {
-        assert_eq!(class["provisioner"], "disks.example.org");
-    }
     for (kind, key) in [("DaemonSet", "disks"), ("Deployment", "masters")] {
         let pod = pod(&objects, kind);
         let tolerations = json!([{"key": key, "operator": "Exists"}]);
@@ -158,19 +181,11 @@ fn a_value_reaches_every_place_that_must_agree() {
     }
     let text = pod(&objects, "Deployment").to_string();
     for wanted in [
-        "--driver-name=disks.example.org",
         "--snapshot-class=cuts",
         "registry.example.org/csi-resizer:v7",
     ] {
         assert!(text.contains(wanted), "{wanted} is not in {text}");
     }
-    assert_eq!(
-        of_kind(&objects, "CSIDriver")[0]["metadata"]["name"],
-        "disks.example.org"
-    );
-    let account = "system:serviceaccount:storage:csi-node";
-    let policies = serde_json::to_string(&of_kind(&objects, "ValidatingAdmissionPolicy")).unwrap();
-    assert!(policies.contains(account), "{policies}");
 }
 
 #[test]

@@ -16,13 +16,8 @@ use crate::binaries;
 /// The image for pods of tests: busybox, with all its commands.
 pub const TEST_IMAGE: &str = "docker.io/library/busybox:1.35";
 
-/// The sidecars, with the versions of the Go module that they are built from.
-const SIDECARS: [(&str, &str); 4] = [
-    ("csi-provisioner", "v6.3.0"),
-    ("csi-resizer", "v2.2.0"),
-    ("csi-snapshotter", "v8.6.0"),
-    ("snapshot-controller", "v8.6.0"),
-];
+/// The sidecars of the shipped manifest, with the versions of the Go module that they are built from.
+const SIDECARS: [(&str, &str); 2] = [("csi-provisioner", "v6.3.0"), ("csi-resizer", "v2.2.0")];
 
 /// The host's program, its place in the image.
 type File = (PathBuf, &'static str);

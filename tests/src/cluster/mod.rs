@@ -109,17 +109,7 @@ impl Cluster {
         control_plane::start(site, Component::ApiServer)?;
         // The nodes start while the API server does.
         let images = images::test_images(site)?;
-        std::thread::scope(|threads| {
-            let starts: Vec<_> = nodes
-                .iter()
-                .map(|node| threads.spawn(|| node.first_start(&images)))
-                .collect();
-            for (start, node) in starts.into_iter().zip(&nodes) {
-                let ended = start.join().unwrap_or_else(|_| bail!("it panicked"));
-                ended.with_context(|| format!("start {}", node.name()))?;
-            }
-            anyhow::Ok(())
-        })?;
+        on_all(&nodes, |node| node.first_start(&images))?;
         wait_ready(site)?;
         control_plane::start(site, Component::ControllerManager)?;
         control_plane::start(site, Component::Scheduler)?;
@@ -256,9 +246,7 @@ impl Cluster {
     /// # Errors
     /// When a node is down or does not take it.
     pub fn import_image(&self, archive: &Path) -> Result<()> {
-        self.nodes()
-            .iter()
-            .try_for_each(|node| node.import_image(archive))
+        on_all(&self.nodes(), |node| node.import_image(archive))
     }
 
     /// Imports an image called `name` that is nothing but `program`, one of those that were built for clusters.
@@ -344,6 +332,22 @@ impl Cluster {
     fn kept(&self, name: &str) -> PathBuf {
         self.site.path("kept").join(OsStr::new(name))
     }
+}
+
+/// Does something on all nodes at once; the error is that of the first node that has one.
+fn on_all(nodes: &[Node], act: impl Fn(&Node) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|threads| {
+        let act = &act;
+        let running: Vec<_> = nodes
+            .iter()
+            .map(|node| threads.spawn(move || act(node)))
+            .collect();
+        for (node, one) in nodes.iter().zip(running) {
+            let ended = one.join().unwrap_or_else(|_| bail!("it panicked"));
+            ended.with_context(|| node.name())?;
+        }
+        Ok(())
+    })
 }
 
 /// Holds off those who would start or stop a cluster beside this one until the returned file is dropped: two stops of one

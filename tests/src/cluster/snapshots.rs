@@ -14,6 +14,10 @@ pub(super) fn install_definitions(site: &Site) -> Result<()> {
         .parent()
         .context("the folder of the programs has none above it")?
         .join("crd");
+    // kubectl does not follow a link to a folder.
+    let folder = folder
+        .canonicalize()
+        .with_context(|| folder.display().to_string())?;
     let files = std::fs::read_dir(&folder)
         .with_context(|| folder.display().to_string())?
         .map(|entry| Ok(entry?.path()))

@@ -38,7 +38,7 @@ impl Story for Compress {
             .create_snapshot(requests::compressed_snapshot(NAME, &case.source()))
             .map(drop::<csi::CreateSnapshotResponse>)?;
         let mut lost = None;
-        let _over = wait::holds_within(packing::LIMIT, || {
+        let over = wait::holds_within(packing::LIMIT, || {
             let request = csi::GetSnapshotRequest {
                 snapshot_id: id.clone(),
                 ..csi::GetSnapshotRequest::default()
@@ -49,7 +49,10 @@ impl Story for Compress {
         });
         match lost {
             Some(status) => Err(status),
-            None => Ok(()),
+            None => {
+                assert!(over, "not compressed within {:?}", packing::LIMIT);
+                Ok(())
+            }
         }
     }
 

@@ -17,54 +17,62 @@ pub(super) struct Leftovers<'a> {
     objects: Vec<String>,
 }
 
+/// The kinds of objects outside of namespaces that the driver and its sidecars make.
+const KINDS: &str = "persistentvolume,volumesnapshotcontent,localsnapshot,localvolume";
+
 /// The names of the `LocalVolumes` that were made for claims of a namespace.
 #[track_caller]
 #[must_use]
 pub fn volumes_of(cluster: &Cluster, namespace: &str) -> Vec<String> {
-    let own = |object: &Value| object["spec"]["claim"]["namespace"] == namespace;
-    named(cluster, "localvolume", own)
+    let mut names = Vec::new();
+    for volume in list(cluster, "localvolume") {
+        if volume["spec"]["claim"]["namespace"] == namespace {
+            names.push(text(&volume["metadata"]["name"]));
+        }
+    }
+    names
 }
 
 #[track_caller]
-fn named(cluster: &Cluster, kind: &str, chosen: impl Fn(&Value) -> bool) -> Vec<String> {
-    let told = cluster.kubectl(&["get", kind, "-o", "json"]).unwrap();
+fn list(cluster: &Cluster, kinds: &str) -> Vec<Value> {
+    let told = cluster.kubectl(&["get", kinds, "-o", "json"]).unwrap();
     let list: Value = serde_json::from_str(&told).expect("kubectl prints JSON");
-    let entries = list["items"].as_array().cloned().unwrap_or_default();
-    entries
-        .iter()
-        .filter(|object| chosen(object))
-        .filter_map(|object| object["metadata"]["name"].as_str())
-        .map(str::to_owned)
-        .collect()
+    list["items"].as_array().cloned().unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// `kind/name`.
+fn title(object: &Value) -> String {
+    let kind = text(&object["kind"]).to_lowercase();
+    format!("{kind}/{}", text(&object["metadata"]["name"]))
 }
 
 impl<'a> Leftovers<'a> {
     #[track_caller]
     pub(super) fn of(cluster: &'a Cluster, namespace: &str) -> Self {
-        let mut objects = Vec::new();
-        let mut add = |kind: &str, names: Vec<String>| {
-            objects.extend(names.into_iter().map(|name| format!("{kind}/{name}")));
+        let all = list(cluster, KINDS);
+        let volumes: Vec<&Value> = all
+            .iter()
+            .filter(|object| {
+                object["kind"] == "LocalVolume" && object["spec"]["claim"]["namespace"] == namespace
+            })
+            .map(|volume| &volume["metadata"]["name"])
+            .collect();
+        let belongs = |object: &&Value| {
+            let (spec, name) = (&object["spec"], &object["metadata"]["name"]);
+            match object["kind"].as_str().unwrap_or_default() {
+                "PersistentVolume" => {
+                    spec["claimRef"]["namespace"] == namespace || volumes.contains(&name)
+                }
+                "VolumeSnapshotContent" => spec["volumeSnapshotRef"]["namespace"] == namespace,
+                "LocalSnapshot" => volumes.contains(&&spec["sourceVolume"]),
+                _ => volumes.contains(&name),
+            }
         };
-        let volumes = volumes_of(cluster, namespace);
-        let of_claims = |pv: &Value| {
-            let name = pv["metadata"]["name"].as_str().unwrap_or_default();
-            pv["spec"]["claimRef"]["namespace"] == namespace
-                || volumes.iter().any(|one| one == name)
-        };
-        add(
-            "persistentvolume",
-            named(cluster, "persistentvolume", of_claims),
-        );
-        let of_snapshots =
-            |content: &Value| content["spec"]["volumeSnapshotRef"]["namespace"] == namespace;
-        let contents = named(cluster, "volumesnapshotcontent", of_snapshots);
-        add("volumesnapshotcontent", contents);
-        let cut_here = |snapshot: &Value| {
-            let source = snapshot["spec"]["sourceVolume"].as_str();
-            source.is_some_and(|source| volumes.iter().any(|one| one == source))
-        };
-        add("localsnapshot", named(cluster, "localsnapshot", cut_here));
-        add("localvolume", volumes);
+        let objects = all.iter().filter(belongs).map(title).collect();
         Self { cluster, objects }
     }
 
@@ -75,11 +83,17 @@ impl<'a> Leftovers<'a> {
         self
     }
 
+    #[track_caller]
+    fn still_there(&self) -> Option<String> {
+        let now = list(self.cluster, KINDS);
+        now.iter().map(title).find(|one| self.objects.contains(one))
+    }
+
     /// Waits until the objects are gone, and sees that the nodes have nothing of them.
     #[track_caller]
     pub(super) fn are_gone(&self) {
-        for object in &self.objects {
-            self.cluster.wait_for(object, "delete", &[]).unwrap();
+        while let Some(object) = self.still_there() {
+            self.cluster.wait_for(&object, "delete", &[]).unwrap();
         }
         let ids: Vec<&str> = self
             .objects
@@ -132,12 +146,19 @@ fn files(folder: &Path, see: &mut dyn FnMut(&Path)) {
 #[track_caller]
 pub fn pools_are_clean(cluster: &Cluster) {
     let agents = "app.kubernetes.io/component=node";
-    let list = ["get", "pods", "-n", DRIVER, "-l", agents, "-o", "name"];
-    let pods = cluster.kubectl(&list).unwrap();
-    assert_eq!(pods.lines().count(), cluster.nodes().len(), "{pods}");
-    for pod in pods.lines() {
-        let check = ["exec", "-n", DRIVER, pod, "--", "vdctl", "pool", "check"];
-        let ran = cluster.try_kubectl(&check);
-        assert!(ran.code == Some(0), "{pod}: {ran}");
+    let list = ["get", "pods", "-n", DRIVER, "-l", agents, "-o", "json"];
+    let told = cluster.kubectl(&list).unwrap();
+    let list: Value = serde_json::from_str(&told).expect("kubectl prints JSON");
+    let pods = list["items"].as_array().cloned().unwrap_or_default();
+    assert_eq!(pods.len(), cluster.nodes().len(), "{told}");
+    for pod in pods {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let arguments = pod["spec"]["containers"][0]["args"].as_array();
+        let mut arguments = arguments.into_iter().flatten().filter_map(Value::as_str);
+        let pool = arguments.find(|argument| argument.starts_with("--pool="));
+        let pool = pool.unwrap_or_else(|| panic!("{name} has no pool"));
+        let check = ["exec", "-n", DRIVER, name, "--", "vdctl", "pool", "check"];
+        let ran = cluster.try_kubectl(&[&check[..], &[pool]].concat());
+        assert!(ran.code == Some(0), "{name}: {ran}");
     }
 }

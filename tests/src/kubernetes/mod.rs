@@ -52,6 +52,16 @@ fn installed(guard: &str) -> &'static Cluster {
 /// Imports the image, applies the manifest and waits until the driver serves on all nodes.
 #[track_caller]
 pub fn install(cluster: &Cluster) {
+    import(cluster);
+    deploy(cluster, &manifest());
+    cluster
+        .wait_for("volumesnapshotclass/vd", "create", &[])
+        .unwrap();
+}
+
+/// Imports the image, as it is shipped, into all nodes.
+#[track_caller]
+pub fn import(cluster: &Cluster) {
     let archive = cluster::own_archive();
     assert!(
         archive.is_file(),
@@ -59,7 +69,12 @@ pub fn install(cluster: &Cluster) {
         archive.display()
     );
     cluster.import_image(&archive).unwrap();
-    cluster.apply(&manifest()).unwrap();
+}
+
+/// Applies a manifest of the driver and waits until it serves on all nodes.
+#[track_caller]
+pub fn deploy(cluster: &Cluster, manifest: &str) {
+    cluster.apply(manifest).unwrap();
     for workload in ["daemonset/csi-node", "deployment/csi-controller"] {
         let status = ["rollout", "status", "-n", DRIVER, workload];
         let _rolled_out = cluster
@@ -71,9 +86,6 @@ pub fn install(cluster: &Cluster) {
         cluster.wait_for(&pool, "create", &[]).unwrap();
         cluster.wait_for(&pool, "condition=Ready", &[]).unwrap();
     }
-    cluster
-        .wait_for("volumesnapshotclass/vd", "create", &[])
-        .unwrap();
 }
 
 /// The manifest as it is shipped.

@@ -188,23 +188,32 @@ impl Namespace {
         assert!(failed.is_empty(), "{failed:#?}");
     }
 
-    /// The end of a test in which nothing went wrong: no claim had failed to be provisioned, and with the namespace
-    /// everything goes.
+    /// The end of a test in which nothing went wrong: no claim had failed to be provisioned, and everything goes.
     #[track_caller]
     pub fn finish(self) {
         self.nothing_failed_to_provision();
-        self.vanish();
+        self.clear();
+    }
+
+    /// Deletes everything in the namespace as people do, and proves that nothing is left, as [`Self::vanish`] does. The empty
+    /// namespace is left to Kubernetes, which takes its time.
+    #[track_caller]
+    pub fn clear(self) {
+        let kinds = "statefulsets,pods,persistentvolumeclaims,volumesnapshots";
+        self.go(|space| drop(space.kubectl(&["delete", kinds, "--all"])));
     }
 
     /// Deletes the namespace with all in it, and proves that nothing is left: no persistent volume, no object of the
     /// driver, no file, mount or loop device on any node; and that the pools are in order.
     #[track_caller]
-    pub fn vanish(mut self) {
+    pub fn vanish(self) {
+        self.go(|space| drop(space.kubectl(&["delete", "namespace", &space.name])));
+    }
+
+    #[track_caller]
+    fn go(mut self, delete: impl FnOnce(&Self)) {
         let before = Leftovers::of(self.cluster, &self.name);
-        let _deleted = self
-            .cluster
-            .kubectl(&["delete", "namespace", &self.name])
-            .unwrap();
+        delete(&self);
         // What was on its way meanwhile counts too.
         before
             .and(Leftovers::of(self.cluster, &self.name))
@@ -215,7 +224,14 @@ impl Namespace {
                 .kubectl(&["delete", "--ignore-not-found", object])
                 .unwrap();
         }
+        self.away();
         self.finished = true;
+    }
+
+    /// Asks for the end of the namespace.
+    fn away(&self) {
+        let away = ["delete", "namespace", &self.name, "--wait=false"];
+        let _asked_or_gone = self.cluster.try_kubectl(&away);
     }
 
     /// What a person would look at first.
@@ -249,8 +265,7 @@ impl Drop for Namespace {
         if std::env::var_os("VD_KEEP_CLUSTER").is_some() {
             return;
         }
-        let away = ["delete", "namespace", &self.name, "--wait=false"];
-        let _asked = self.cluster.try_kubectl(&away);
+        self.away();
         for object in &self.beside {
             let away = ["delete", "--ignore-not-found", "--wait=false", object];
             let _asked = self.cluster.try_kubectl(&away);

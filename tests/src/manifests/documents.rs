@@ -86,16 +86,22 @@ pub fn render() -> String {
     )
 }
 
-/// The chart with other values, each `key=value`.
+/// The chart with other values, each `key=value`, for the namespace `storage`.
 #[must_use]
 pub fn render_with(values: &[&str]) -> Ran {
+    render_into("storage", values)
+}
+
+/// The same for another namespace.
+#[must_use]
+pub fn render_into(namespace: &str, values: &[&str]) -> Ran {
     let chart = deploy("chart/vd-csi").display().to_string();
     let mut arguments = vec![
         "template",
         "vd-csi",
         &chart,
         "--namespace",
-        "storage",
+        namespace,
         "--kube-version",
         "1.32.0",
     ];

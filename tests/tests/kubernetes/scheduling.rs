@@ -33,7 +33,7 @@ fn a_claim_that_fits_on_one_node_only_goes_there() {
     space.ready("late");
     assert_eq!(space.node_of("late"), "node-2");
     // The scheduler may have asked node-1 before it knew: that is an event, and not the end.
-    space.vanish();
+    space.clear();
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_claim_that_fits_nowhere_waits_says_why_and_is_placed_when_there_is_room() {
     space.delete("pvc/big-node-1");
     space.ready("late");
     assert_eq!(space.node_of("late"), "node-1");
-    space.vanish();
+    space.clear();
 }
 
 /// What new volumes may come to on each node, in bytes.
@@ -130,5 +130,5 @@ fn fifty_claims_at_once_never_overfill_a_pool_and_half_of_them_deleted_half_way_
     for (node, bytes) in taken(&space) {
         assert!(bytes <= room[&node], "{node}: {bytes} of {}", room[&node]);
     }
-    space.vanish();
+    space.clear();
 }

@@ -129,7 +129,7 @@ fn a_copy_that_is_bound_at_once_is_on_its_source_s_node() {
         content(&space, "reads", "/data-copy/file /dev/disk-old"),
         now
     );
-    space.vanish();
+    space.clear();
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_clone_for_a_pod_that_is_pinned_elsewhere_says_so_and_comes_when_the_pod_let
         content(&space, "user", "/data-copy/file /dev/disk-copy"),
         now
     );
-    space.vanish();
+    space.clear();
 }
 
 #[test]

@@ -116,5 +116,5 @@ fn while_the_api_server_is_away_pods_write_and_volumes_are_mounted_and_then_work
     space.snapshot_ready("cut");
     rolled_out(cluster);
     assert!(writer.check(&space) > before);
-    space.vanish();
+    space.clear();
 }

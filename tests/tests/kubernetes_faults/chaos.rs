@@ -12,13 +12,22 @@ use super::load::Load;
 use super::stage::{alone, rolled_out};
 use super::writer::Writer;
 
-/// The processes of the driver and its sidecars.
-const PROCESSES: [&str; 5] = [
-    "csi-node",
-    "csi-controller",
-    "csi-provisioner",
-    "csi-resizer",
-    "csi-snapshotter",
+/// What is killed. The programs are those of the shipped manifest, by the names that the kernel has for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    ApiServer,
+    Kubelet,
+    Program(&'static str),
+}
+
+const VICTIMS: [Victim; 7] = [
+    Victim::ApiServer,
+    Victim::Kubelet,
+    Victim::Program("csi-node"),
+    Victim::Program("csi-controller"),
+    Victim::Program("csi-provisioner"),
+    Victim::Program("csi-resizer"),
+    Victim::Program("snapshotter"),
 ];
 
 /// Rounds after which everything has to come to rest once.
@@ -26,31 +35,39 @@ const TIDE: usize = 8;
 /// How long the API server and kubelets may take to know what they knew before.
 const KNOWS: Duration = Duration::from_secs(110);
 
-/// Kills something, and starts what does not come back by itself.
-fn strike(space: &Namespace, random: &mut Random) -> String {
+/// Who is next: in a random order, but none twice before each of them was.
+struct Turns(Vec<Victim>);
+
+impl Turns {
+    fn next(&mut self, random: &mut Random) -> Victim {
+        if self.0.is_empty() {
+            self.0 = VICTIMS.to_vec();
+        }
+        self.0.swap_remove(random.place(self.0.len()))
+    }
+}
+
+/// Kills one, on a random node, and starts what does not come back by itself. Says whether there was anything to kill.
+fn strike(space: &Namespace, victim: Victim, random: &mut Random) -> bool {
     let cluster = space.cluster;
     let nodes = cluster.nodes();
     let node = &nodes[random.place(nodes.len())];
-    match random.within(0..100) {
-        0..15 => {
+    // Only the newest: of csi-node that is the agent, and its supervisor sees it end.
+    let newest = random.chance(50);
+    match victim {
+        Victim::ApiServer => {
             cluster.kill_component(Component::ApiServer).unwrap();
             cluster.start_component(Component::ApiServer).unwrap();
             nodes.iter().for_each(|node| knows_claims_of(space, node));
-            "API server".to_owned()
+            true
         }
-        15..30 => {
+        Victim::Kubelet => {
             node.kill_kubelet().unwrap();
             node.start_kubelet().unwrap();
             knows_pods(space, node);
-            format!("kubelet of {}", node.name())
+            true
         }
-        _ => {
-            let process = PROCESSES[random.place(PROCESSES.len())];
-            // Only the newest: of csi-node that is the agent, and its supervisor sees it end.
-            let newest = random.chance(50);
-            kill(node, process, newest);
-            format!("{process} of {}", node.name())
-        }
+        Victim::Program(program) => kill(node, program, newest),
     }
 }
 
@@ -75,12 +92,12 @@ fn knows_pods(space: &Namespace, node: &Node) {
     });
 }
 
-/// `kill -9` of all processes of that program in the node, or of the one that was started last.
-fn kill(node: &Node, program: &str, newest: bool) {
+/// `kill -9` of all processes of that program in the node, or of the one that was started last. Says whether there was one:
+/// it may be restarting just now.
+fn kill(node: &Node, program: &str, newest: bool) -> bool {
     let which = if newest { "--newest" } else { "" };
     let script = format!("pids=$(pgrep {which} --exact {program}) && kill -9 $pids");
-    // It may be restarting just now, and then there is none.
-    let _there_was_none = node.run(&["sh", "-c", &script]).unwrap();
+    node.run(&["sh", "-c", &script]).unwrap().code == Some(0)
 }
 
 fn minutes() -> u64 {
@@ -103,17 +120,26 @@ fn whatever_is_killed_nothing_is_lost_and_nothing_is_left() {
         .collect();
     let mut load = Load::new(&space, seed ^ 1);
     let end = Instant::now() + Duration::from_secs(60 * minutes());
+    let (mut turns, mut spared) = (Turns(Vec::new()), VICTIMS.to_vec());
     let mut round = 0;
     while Instant::now() < end {
         for _step in 0..load.steps() {
             load.step();
         }
-        let struck = strike(&space, &mut strikes);
-        eprintln!("round {round}: killed {struck}");
+        let victim = turns.next(&mut strikes);
+        let struck = strike(&space, victim, &mut strikes);
+        eprintln!("round {round}: {victim:?}, killed: {struck}");
+        spared.retain(|one| !struck || *one != victim);
         round += 1;
         if round % TIDE == 0 {
             load.come_to_rest();
         }
+    }
+    // None of them is spared, however few rounds there were; one that never runs is no program of the manifest.
+    for victim in spared {
+        load.step();
+        let what = format!("{victim:?} is killed");
+        wait::until(&what, KNOWS, || strike(&space, victim, &mut strikes));
     }
     load.come_to_rest();
     eprintln!("{round} rounds: {:?}", load.counts());

@@ -70,7 +70,7 @@ fn a_wiped_disk_is_taken_only_when_an_administrator_says_so_and_the_right_one_is
         .wait_for(&format!("localvolume/{new}"), "delete", &[])
         .unwrap();
     rolled_out(cluster);
-    space.vanish();
+    space.clear();
 }
 
 /// Watches until a volume says that its data is missing; nothing was made in its place.
@@ -116,7 +116,7 @@ fn nodes_that_have_each_other_s_disks_touch_nothing_and_go_on_when_each_has_its_
         is_read_again(&space, name);
     }
     rolled_out(cluster);
-    space.vanish();
+    space.clear();
 }
 
 fn off(nodes: &[Node]) {

@@ -63,7 +63,7 @@ fn a_volume_that_was_made_and_forgotten_stays_until_it_is_certain() {
     assert!(data(&node, &volume).is_dir());
     // Who does not want to wait can say so.
     super::stage::destroy(cluster, &node, &volume);
-    space.vanish();
+    space.clear();
 }
 
 /// Waits until csi-controller has deleted a volume that was forgotten at `begun`, with its data.

@@ -13,6 +13,8 @@ const MOST: usize = 8;
 /// Calls of `kubectl wait` that one thing may take: a sidecar that failed meanwhile waits for up to a minute before it tries
 /// again, and a kubelet for up to two.
 const CALLS: usize = 4;
+/// What comes after the content of a volume that is read.
+const END: &str = "end of it";
 /// How long a kubelet may take to know its pods again.
 const ANSWERS: Duration = Duration::from_secs(60);
 
@@ -277,8 +279,12 @@ impl<'a> Load<'a> {
             wait::until(&format!("{name} has its content"), ANSWERS, || {
                 space.sh_succeeds(name, "test -e /tmp/up")
             });
-            let found = space.sh(name, &reading(name, *block));
-            assert_eq!(found, *origin, "{name} has the content of another");
+            let told = space.sh(name, &format!("{}; echo {END}", reading(name, *block)));
+            // Without it the answer has not come through: that says nothing of the volume.
+            let found = told
+                .strip_suffix(END)
+                .unwrap_or_else(|| panic!("reading {name} was cut short: {told:?}"));
+            assert_eq!(found.trim(), *origin, "{name} has the content of another");
             volume.settled = true;
         }
         for object in self.deleted.drain(..) {

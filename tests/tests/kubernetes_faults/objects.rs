@@ -164,5 +164,5 @@ fn an_older_database_loses_no_data_and_makes_none() {
     space.delete("pod/after");
     space.delete("pvc/after");
     // The claim whose data is lost can be deleted.
-    space.vanish();
+    space.clear();
 }

@@ -1,5 +1,6 @@
 //! Another version of the driver takes over under load, and gives way again. `VD_UPGRADE=previous` takes the one that
-//! `tools/build-previous-image.sh` has made; else it is the same programs in an image of another name.
+//! `tools/build-previous-image.sh` has made; else it is the same programs in an image of another name. What the first version left
+//! on disk and in the API server is given to each newer agent by `csi-node/tests/agent/older.rs`, also in `make test`.
 
 use std::path::PathBuf;
 

@@ -66,7 +66,11 @@ pub(crate) fn measure(plan: &Plan) -> Result<String> {
         let name = format!("{} GiB, {}", bytes as f64 / GIB as f64, shape.name());
         plan.next(&format!("ext4 {name}"))?;
         let (snapshot, restore) = one(plan, bytes, shape)?;
-        table.row(&row(&format!("snapshot of {name}"), &snapshot, SNAPSHOT_LIMIT));
+        table.row(&row(
+            &format!("snapshot of {name}"),
+            &snapshot,
+            SNAPSHOT_LIMIT,
+        ));
         table.row(&row(&format!("restore of {name}"), &restore, RESTORE_LIMIT));
     }
     Ok(table.text().to_owned())
