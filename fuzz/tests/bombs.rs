@@ -127,10 +127,13 @@ fn a_disk_of_64_tebibytes_whose_tables_are_holes_is_mapped_without_a_step_for_ea
     let (mut made, l1) = Handmade::new(16, 64 << 40, 131_072);
     let data = made.place(5);
     let tables = made.place(131_072);
-    made.entries(l1, (0..131_072).map(|table| tables + table * C | COPIED));
+    made.entries(l1, (0..131_072).map(|table| (tables + table * C) | COPIED));
     let set = [(0, 0), (0, 4096), (7, 8191), (70_000, 3), (131_071, 8191)];
     for (number, (table, index)) in (0..).zip(set) {
-        made.entries(tables + table * C + index * 8, [data + number * C | COPIED]);
+        made.entries(
+            tables + table * C + index * 8,
+            [(data + number * C) | COPIED],
+        );
     }
     let runs = runs(made.file());
     let found = runs.iter().filter_map(|run| match run.content {
@@ -150,7 +153,7 @@ fn a_disk_of_64_tebibytes_whose_tables_are_holes_is_mapped_without_a_step_for_ea
     made.entries(l1, [first | COPIED]);
     made.entries(l1 + 131_071 * 8, [last | COPIED]);
     made.entries(first, [data | COPIED]);
-    made.entries(last + 8191 * 8, [data + C | COPIED]);
+    made.entries(last + 8191 * 8, [(data + C) | COPIED]);
     assert_eq!(self::runs(made.file()).len(), 3);
 }
 
