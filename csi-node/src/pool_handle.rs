@@ -92,6 +92,15 @@ impl PoolHandle {
         }
     }
 
+    /// The pool, only if it is open; whether it can still be used is not asked, so this never blocks.
+    #[must_use]
+    pub fn opened(&self) -> Option<Arc<Pool>> {
+        match self.slot.try_lock() {
+            Ok(slot) => slot.open.clone(),
+            Err(_poisoned_or_busy) => None,
+        }
+    }
+
     /// The pool, only if it is open and can be used. Never waits for a recovery: while one runs, nothing is open.
     #[must_use]
     pub fn peek(&self) -> Option<Arc<Pool>> {

@@ -78,8 +78,8 @@ steps! {
         SnapshotThawed = "snapshot.thawed",
         SnapshotMetadataWritten = "snapshot.metadata-written",
         SnapshotImageSynced = "snapshot.image-synced",
-        SnapshotVerified = "snapshot.verified",
         SnapshotRecordWritten = "snapshot.record-written",
+        SnapshotVerified = "snapshot.verified",
         SnapshotPublished = "snapshot.published",
         SnapshotParentsSynced = "snapshot.parents-synced",
     }

@@ -36,7 +36,7 @@ pub use id::{SnapshotId, VolumeId};
 pub use index::Quarantined;
 pub use marker::{Found, Marker, init, look};
 pub use pool::{
-    Filesystem, ImportedSnapshot, NewSnapshot, NewVolume, Options, PackedContent, Pool, Room,
-    SnapshotContent, Usage,
+    Comparison, Filesystem, ImportedSnapshot, NewSnapshot, NewVolume, Options, PackedContent, Pool,
+    Room, SnapshotContent, Usage,
 };
 pub use view::{Part, View};

@@ -10,7 +10,8 @@ use std::path::Path;
 use pool::record::{Provisioning, Timestamp, VolumeMode, VolumeRecord};
 use pool::size::MIB;
 use pool::{
-    ErrorKind, NewSnapshot, NewVolume, Options, Pool, SnapshotContent, SnapshotId, VolumeId,
+    Comparison, ErrorKind, NewSnapshot, NewVolume, Options, Pool, SnapshotContent, SnapshotId,
+    VolumeId,
 };
 use tempfile::TempDir;
 
@@ -50,11 +51,11 @@ fn mk_snapshot(name: &str, source: &VolumeRecord) -> NewSnapshot {
     }
 }
 
-fn content(image: &fs::File) -> pool::Result<SnapshotContent> {
+fn content(image: &fs::File) -> pool::Result<(SnapshotContent, Comparison)> {
     use pool::Context;
     let mut image = image;
     image.write_all(b"image").during("write")?;
-    Ok(SnapshotContent {
+    let content = SnapshotContent {
         created: Timestamp::now(),
         virtual_bytes: MIB,
         charge_bytes: 4096,
@@ -62,7 +63,8 @@ fn content(image: &fs::File) -> pool::Result<SnapshotContent> {
         metadata_digest: String::new(),
         extents: 1,
         stall_us: 0,
-    })
+    };
+    Ok((content, Box::new(|_image| Ok(()))))
 }
 
 fn count(folder: &Path, name: &str) -> usize {
@@ -398,6 +400,24 @@ fn a_snapshot_is_read_only_and_outlives_its_source() {
         count(folder.path(), "trash") + count(folder.path(), "snapshots"),
         0
     );
+}
+
+#[test]
+fn a_snapshot_whose_image_reads_back_differently_never_exists() {
+    let (folder, pool) = mk_pool();
+    let volume = pool.create_volume(mk_volume("a", 1), |_| Ok(())).unwrap();
+    let misread: Comparison = Box::new(|_image| Err(pool::Error::new(ErrorKind::Io, "differs")));
+    let refused = pool.create_snapshot(mk_snapshot("s", &volume), |image| {
+        Ok((content(image)?.0, misread))
+    });
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(
+        count(folder.path(), "tmp") + count(folder.path(), "snapshots"),
+        0
+    );
+    // It is not in the way of the next one.
+    pool.create_snapshot(mk_snapshot("s", &volume), content)
+        .unwrap();
 }
 
 #[test]

@@ -239,6 +239,13 @@ impl LocalNode {
     /// What kind of work it is to make something of `source`: a copy, where blocks cannot be shared, or are packed. Who cannot be
     /// asked makes no work.
     async fn work_for(&self, source: Source) -> Result<Work, Failure> {
+        // The usual case, and the one in which milliseconds count: no thread has to be woken for it.
+        if matches!(source, Source::Volume(_)) {
+            let known = self.0.pool.opened().and_then(|pool| pool.known_reflink());
+            if known == Some(true) {
+                return Ok(Work::Change);
+            }
+        }
         self.short(move |node| {
             let copies = node.pool().and_then(|pool| {
                 let packed = match &source {

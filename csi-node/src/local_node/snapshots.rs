@@ -7,7 +7,7 @@ use pool::fault::{Step, reached};
 use pool::record::{Checksum, Compression, SnapshotRecord, Source, Timestamp, VolumeRecord};
 use pool::{Context, ErrorKind, NewSnapshot, Pool, SnapshotContent, SnapshotId, VolumeId};
 use proto::errors::Failure;
-use snapshot_engine::Cut;
+use snapshot_engine::{Cut, ReadBack};
 
 use super::progress::Running;
 use super::{LocalNode, integrity, quiet, still};
@@ -132,16 +132,20 @@ fn create(
         checksum: request.checksum,
     };
     pool.create_snapshot(new, |image| {
-        if shares_blocks {
-            share(&source, &live, image)
+        let (content, read_back) = if shares_blocks {
+            share(&source, &live, image)?
         } else {
-            copy(&source, &live, image, watch)
-        }
+            copy(&source, &live, image, watch)?
+        };
+        Ok((content, Box::new(move |image| read_back.compare(image))))
     })
 }
 
+/// A snapshot's image that is durable, and what it has to read back as.
+type Finished = (SnapshotContent, ReadBack);
+
 /// Holds the volume still, cuts with one call, lets it go on, and only then writes the tables.
-fn share(source: &VolumeRecord, live: &File, image: &File) -> pool::Result<SnapshotContent> {
+fn share(source: &VolumeRecord, live: &File, image: &File) -> pool::Result<Finished> {
     let cut = Cut::prepare(image, source.size_bytes)?;
     let held = Instant::now();
     let quiet = quiet::hold(live)?;
@@ -165,7 +169,7 @@ fn copy(
     live: &File,
     image: &File,
     running: &Running<'_>,
-) -> pool::Result<SnapshotContent> {
+) -> pool::Result<Finished> {
     let copied = still::copy(source, live, running, |watch| {
         // The second time it begins anew.
         image.set_len(0).during("empty the new image")?;
@@ -181,9 +185,9 @@ fn copy(
     finish(cut, created, copied.held)
 }
 
-fn finish(cut: Cut<'_>, created: Timestamp, stall: Duration) -> pool::Result<SnapshotContent> {
-    let captured = cut.finish()?;
-    Ok(SnapshotContent {
+fn finish(cut: Cut<'_>, created: Timestamp, stall: Duration) -> pool::Result<Finished> {
+    let (captured, read_back) = cut.finish()?;
+    let content = SnapshotContent {
         created,
         virtual_bytes: captured.virtual_bytes,
         charge_bytes: captured.charge_bytes,
@@ -191,5 +195,6 @@ fn finish(cut: Cut<'_>, created: Timestamp, stall: Duration) -> pool::Result<Sna
         metadata_digest: captured.metadata_digest,
         extents: captured.runs,
         stall_us: u64::try_from(stall.as_micros()).unwrap_or(u64::MAX),
-    })
+    };
+    Ok((content, read_back))
 }

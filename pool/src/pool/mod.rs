@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 pub use admission::Usage;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 pub use repack::{PackedContent, Room};
-pub use snapshot::{ImportedSnapshot, NewSnapshot, SnapshotContent};
+pub use snapshot::{Comparison, ImportedSnapshot, NewSnapshot, SnapshotContent};
 pub use volume::NewVolume;
 
 use crate::capacity::Policy;
@@ -153,6 +153,12 @@ impl Pool {
         }
         let found = probe_reflink(&self.layout).map_err(|error| self.name_what_ran_out(error))?;
         Ok(*self.reflink.get_or_init(|| found))
+    }
+
+    /// The same, if it was found out already. Asks the kernel nothing, so it never blocks.
+    #[must_use]
+    pub fn known_reflink(&self) -> Option<bool> {
+        self.reflink.get().copied()
     }
 
     /// Whether the pool has its filesystem for itself: its folder is the root of what is mounted there. Others that write to

@@ -58,6 +58,9 @@ pub struct SnapshotContent {
     pub stall_us: u64,
 }
 
+/// Holds what the disk has of an image against what was written to it.
+pub type Comparison = Box<dyn FnOnce(&File) -> Result<()>>;
+
 /// A snapshot to be made of a disk from elsewhere.
 #[derive(Clone, Debug)]
 pub struct ImportedSnapshot {
@@ -90,24 +93,26 @@ struct Origin {
 }
 
 impl Pool {
-    /// Makes a snapshot. `cut` fills the new, empty image, makes it durable and says what it is.
+    /// Makes a snapshot. `cut` fills the new, empty image, makes it durable and says what it is, and how to hold what the disk has of
+    /// it against that.
     ///
     /// 1. The room is reserved.
     /// 2. A folder and an empty image (0400) are made in `tmp/`.
-    /// 3. `cut`: freeze, one clone of the whole live image, thaw, tables, sync, verify (its own steps).
-    /// 4. The record is written and synced, and so is the folder.
-    /// 5. The folder is renamed into `snapshots/`: the commit point.
-    /// 6. `snapshots/` and `tmp/` are synced. Only now is it answered.
+    /// 3. `cut`: freeze, one clone of the whole live image, thaw, tables, sync (its own steps).
+    /// 4. The record is written and synced, and so is the folder; meanwhile the image's tables are read back.
+    /// 5. They are compared.
+    /// 6. The folder is renamed into `snapshots/`: the commit point.
+    /// 7. `snapshots/` and `tmp/` are synced. Only now is it answered.
     ///
-    /// If we stop after 1 to 4, recovery removes the folder in `tmp/`; after 5, the snapshot is there whole or not at
-    /// all; after 6 it is there.
+    /// If we stop after 1 to 5, recovery removes the folder in `tmp/`; after 6, the snapshot is there whole or not at
+    /// all; after 7 it is there.
     ///
     /// # Errors
     /// `Conflict` when it exists, `NoSpace`, what `cut` answers. Nothing is left behind, but after `Uncertain`.
     pub fn create_snapshot(
         &self,
         new: NewSnapshot,
-        cut: impl FnOnce(&File) -> Result<SnapshotContent>,
+        cut: impl FnOnce(&File) -> Result<(SnapshotContent, Comparison)>,
     ) -> Result<SnapshotRecord> {
         self.guard()?;
         let made = self.expected(&new).and_then(|expected| {
@@ -133,7 +138,7 @@ impl Pool {
     pub fn import_snapshot(
         &self,
         new: ImportedSnapshot,
-        fill: impl FnOnce(&File) -> Result<SnapshotContent>,
+        fill: impl FnOnce(&File) -> Result<(SnapshotContent, Comparison)>,
     ) -> Result<SnapshotRecord> {
         self.guard()?;
         let whole = new.data_bytes + new.data_bytes / TABLE_SHARE + MIB;
@@ -162,7 +167,7 @@ impl Pool {
         &self,
         origin: Origin,
         expected: Want,
-        cut: impl FnOnce(&File) -> Result<SnapshotContent>,
+        cut: impl FnOnce(&File) -> Result<(SnapshotContent, Comparison)>,
     ) -> Result<SnapshotRecord> {
         if self.layout.snapshots.stat(origin.id.as_str())?.is_some() {
             return Err(Error::new(
@@ -179,7 +184,7 @@ impl Pool {
             .set_permissions(Permissions::from_mode(0o400))
             .during("make a snapshot read-only")?;
         reached(Step::SnapshotFolderMade)?;
-        let content = cut(&image)?;
+        let (content, compare) = cut(&image)?;
         // The guest may have written between the reservation and the cut.
         let more = content
             .charge_bytes
@@ -192,6 +197,8 @@ impl Pool {
         let bytes = record::encode_as(Kind::Snapshot, record.version(), &record)?;
         durable::write_record(&draft.folder, &bytes)?;
         reached(Step::SnapshotRecordWritten)?;
+        compare(&image)?;
+        reached(Step::SnapshotVerified)?;
         let steps = Published {
             renamed: Step::SnapshotPublished,
             synced: Step::SnapshotParentsSynced,

@@ -9,7 +9,9 @@ use pool::record::{
     Checksum, Compression, Provisioning, SnapshotRecord, Timestamp, VolumeMode, VolumeRecord,
 };
 use pool::size::MIB;
-use pool::{NewSnapshot, NewVolume, Options, Pool, SnapshotContent, SnapshotId, VolumeId};
+use pool::{
+    Comparison, NewSnapshot, NewVolume, Options, Pool, SnapshotContent, SnapshotId, VolumeId,
+};
 use tempfile::TempDir;
 
 pub(crate) fn mk_pool() -> (TempDir, Pool) {
@@ -51,7 +53,7 @@ pub(crate) fn mk_snapshot(pool: &Pool, name: &str, source: &VolumeRecord) -> Sna
     let content = |image: &fs::File| {
         image.write_all_at(&vec![9; 4 << 20], 0).unwrap();
         image.sync_all().unwrap();
-        Ok(SnapshotContent {
+        let content = SnapshotContent {
             created: Timestamp::now(),
             virtual_bytes: 4 * MIB,
             charge_bytes: 4 * MIB,
@@ -59,7 +61,9 @@ pub(crate) fn mk_snapshot(pool: &Pool, name: &str, source: &VolumeRecord) -> Sna
             metadata_digest: String::new(),
             extents: 1,
             stall_us: 0,
-        })
+        };
+        let compare: Comparison = Box::new(|_image| Ok(()));
+        Ok((content, compare))
     };
     pool.create_snapshot(new, content).unwrap()
 }

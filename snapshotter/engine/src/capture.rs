@@ -114,34 +114,37 @@ impl<'a> Cut<'a> {
         copy_data(part, self.image, self.layout.data_offset(), watch)
     }
 
-    /// Makes a qcow2 file of what was cut, and makes it durable: the file, not its name.
+    /// Makes a qcow2 file of what was cut, and makes it durable: the file, not its name. What was written is then fetched from the
+    /// disk, and the caller has to hold it against what was built, by [`ReadBack::compare`], before it gives the file a name; whatever
+    /// else it has to make durable meanwhile hides the waiting.
     ///
     /// 1. Find the data in the private image and write the metadata.
     /// 2. fsync.
-    /// 3. Drop the metadata from the page cache, read it again and compare it with what was built.
+    /// 3. Drop the metadata from the page cache and ask for it again.
     ///
     /// If we stop at any of them, the file is a private leftover for the caller's recovery to sweep. Not to be called
     /// twice for one file.
     ///
     /// # Errors
-    /// `Corrupt` when nothing was cut; `NoSpace`; `Io`, also when what is read back differs from what was written.
-    pub fn finish(self) -> Result<Captured> {
+    /// `Corrupt` when nothing was cut; `NoSpace`; `Io`.
+    pub fn finish(self) -> Result<(Captured, ReadBack)> {
         check_size(self.image, &self.layout)?;
         let (written, runs) = self.write_metadata()?;
         reached(Step::SnapshotMetadataWritten)?;
         self.image.sync_all().during("sync the snapshot image")?;
         reached(Step::SnapshotImageSynced)?;
-        self.verify_written(&written)?;
-        reached(Step::SnapshotVerified)?;
+        self.fetch_metadata();
         let metadata = self.image.metadata().during("look at the snapshot image")?;
-        Ok(Captured {
+        let captured = Captured {
             virtual_bytes: self.layout.virtual_bytes(),
             data_offset: self.layout.data_offset(),
-            metadata_digest: digest_of(written),
+            metadata_digest: digest_of(written.iter().copied()),
             runs,
             // In units of 512 bytes whatever the filesystem's block size, and counting shared blocks.
             charge_bytes: metadata.blocks() * 512,
-        })
+        };
+        let layout = self.layout;
+        Ok((captured, ReadBack { layout, written }))
     }
 
     /// Writes all metadata. Returns the hashes of the clusters in file order (40 bytes each: 5 KiB for 50 GiB, 6.5 MiB
@@ -174,26 +177,9 @@ impl<'a> Cut<'a> {
             })
     }
 
-    /// Compares the metadata on disk with the hashes of what was built.
-    fn verify_written(&self, written: &[ClusterHash]) -> Result<()> {
-        self.forget_cached_metadata();
-        let mut expected = written.iter();
-        for_each_cluster(self.image, &self.layout, |cluster, bytes| {
-            let found = ClusterHash::new(cluster, bytes);
-            match expected.next() {
-                Some(hash) if *hash == found => Ok(()),
-                Some(hash) => Err(self.misread(cluster.min(hash.cluster))),
-                None => Err(self.misread(cluster)),
-            }
-        })?;
-        expected
-            .next()
-            .map_or(Ok(()), |hash| Err(self.misread(hash.cluster)))
-    }
-
     /// Drops the metadata from the page cache, so that it is read from the disk. Advice only: where the kernel keeps a
     /// page after all, the comparison still finds what we wrote wrongly.
-    fn forget_cached_metadata(&self) {
+    fn fetch_metadata(&self) {
         /// The metadata of disks up to 25 GiB is fetched at once: its few tables are apart from each other, and waiting
         /// for them one by one would take longer than writing them. Beyond that it would fill memory with holes.
         const FETCHED_AT_ONCE: i64 = 4 << 20;
@@ -207,6 +193,36 @@ impl<'a> Cut<'a> {
         if length <= FETCHED_AT_ONCE {
             advise(PosixFadviseAdvice::POSIX_FADV_WILLNEED);
         }
+    }
+}
+
+/// What a finished snapshot image has to read back as.
+#[derive(Clone, Debug)]
+#[must_use = "an image that was not compared may not be what was built"]
+pub struct ReadBack {
+    layout: Layout,
+    /// In file order.
+    written: Vec<ClusterHash>,
+}
+
+impl ReadBack {
+    /// Compares the metadata on disk with the hashes of what was built.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be read, or what is read differs from what was written.
+    pub fn compare(&self, image: &File) -> Result<()> {
+        let mut expected = self.written.iter();
+        for_each_cluster(image, &self.layout, |cluster, bytes| {
+            let found = ClusterHash::new(cluster, bytes);
+            match expected.next() {
+                Some(hash) if *hash == found => Ok(()),
+                Some(hash) => Err(self.misread(cluster.min(hash.cluster))),
+                None => Err(self.misread(cluster)),
+            }
+        })?;
+        expected
+            .next()
+            .map_or(Ok(()), |hash| Err(self.misread(hash.cluster)))
     }
 
     fn misread(&self, cluster: u64) -> Error {
@@ -281,9 +297,9 @@ mod tests {
         image
             .write_all_at(&[1; 4096], cut.layout().data_offset())
             .unwrap();
-        let (written, runs) = cut.write_metadata().unwrap();
-        assert_eq!(runs, 1);
-        cut.verify_written(&written).unwrap();
+        let (captured, read_back) = cut.finish().unwrap();
+        assert_eq!(captured.runs, 1);
+        read_back.compare(&image).unwrap();
         // In a table, behind the used part of one, and where no table is in use.
         for position in [
             0,
@@ -294,11 +310,11 @@ mod tests {
             let mut before = [0];
             image.read_exact_at(&mut before, position).unwrap();
             image.write_all_at(&[before[0] ^ 1], position).unwrap();
-            let error = cut.verify_written(&written).unwrap_err();
+            let error = read_back.compare(&image).unwrap_err();
             let place = format!("at byte {} ", position / CLUSTER_BYTES * CLUSTER_BYTES);
             assert!(error.to_string().contains(&place), "{error}");
             image.write_all_at(&before, position).unwrap();
         }
-        cut.verify_written(&written).unwrap();
+        read_back.compare(&image).unwrap();
     }
 }

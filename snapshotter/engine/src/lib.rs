@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The order of a capture is [`Cut::prepare`], then [`Cut::reflink`] or [`Cut::copy`] (the point in time), then
-//! [`Cut::finish`]. The image is private to the caller until it is finished and published; nothing here renames,
+//! [`Cut::finish`] and [`ReadBack::compare`]. The image is private to the caller until it is finished and published; nothing here renames,
 //! deletes or names a file, so what is left behind by a failure is the caller's private file alone.
 //!
 //! A snapshot may later be packed ([`pack`]): another qcow2 file of the same disk, compressed and compact. All the others here
@@ -42,7 +42,7 @@ mod tables;
 mod unpack;
 mod verify;
 
-pub use capture::{Captured, Cut};
+pub use capture::{Captured, Cut, ReadBack};
 pub use copy::{Watch, data_bytes};
 pub use data_digest::{data_digest, verify_with_data};
 pub use digest::metadata_digest;

@@ -147,8 +147,8 @@ fn import(
         fill(source, &cut, image)?;
         unchanged()?;
         reached(Step::SnapshotCut)?;
-        let captured = cut.finish()?;
-        Ok(SnapshotContent {
+        let (captured, read_back) = cut.finish()?;
+        let content = SnapshotContent {
             created: Timestamp::now(),
             virtual_bytes: captured.virtual_bytes,
             charge_bytes: captured.charge_bytes,
@@ -156,7 +156,8 @@ fn import(
             metadata_digest: captured.metadata_digest,
             extents: captured.runs,
             stall_us: 0,
-        })
+        };
+        Ok((content, Box::new(move |image| read_back.compare(image))))
     })?;
     Ok(record)
 }

@@ -8,7 +8,7 @@ use snapshot_engine::{Cut, Watch, clone_raw, copy_raw, restore};
 
 use crate::content::{assert_same, assert_zero, fill, noise};
 use crate::scratch::{Kind, Scratch};
-use crate::snapshot::{How, assert_qemu_agrees, assert_restores, cut};
+use crate::snapshot::{How, assert_qemu_agrees, assert_restores, cut, finish};
 
 const MIB: u64 = 1 << 20;
 const ALL: [(Kind, How); 4] = [
@@ -37,7 +37,7 @@ fn write_after_the_cut_is_not_in_the_snapshot() {
         fill(&source, 2, MIB, 5 * MIB);
         source.set_len(MIB / 2).unwrap();
         source.set_len(8 * MIB).unwrap();
-        let record = crate::snapshot::record("image", &cutting.finish().unwrap());
+        let record = crate::snapshot::record("image", &finish(cutting, &image));
         let snapshot = crate::snapshot::Snapshot { image, record };
         assert_qemu_agrees(&scratch.path("image"), &scratch.path("before.img"), 8 * MIB);
         assert_restores(&scratch, &snapshot, &before);

@@ -8,7 +8,7 @@ use snapshot_engine::{Cut, Watch, import_qcow2, import_raw};
 
 use crate::content::fill;
 use crate::scratch::{Kind, Scratch, run};
-use crate::snapshot::{Snapshot, assert_qemu_agrees, assert_restores, record};
+use crate::snapshot::{Snapshot, assert_qemu_agrees, assert_restores, finish, record};
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 24 * MIB;
@@ -49,7 +49,7 @@ fn every_form_of_image_becomes_a_snapshot_of_its_disk() {
             let image = scratch.file("image", 0);
             let cut = Cut::prepare(&image, SIZE).unwrap();
             import_qcow2(&mut source, &cut, &image, &Watch::UNWATCHED).unwrap();
-            let record = record("imported", &cut.finish().unwrap());
+            let record = record("imported", &finish(cut, &image));
             assert_qemu_agrees(&scratch.path("image"), &raw, SIZE);
             assert_restores(&scratch, &Snapshot { image, record }, &disk);
         }
@@ -63,7 +63,7 @@ fn a_raw_disk_becomes_a_snapshot_with_its_holes() {
     let image = scratch.file("image", 0);
     let cut = Cut::prepare(&image, SIZE).unwrap();
     import_raw(&disk, &cut, &image, &Watch::UNWATCHED).unwrap();
-    let captured = cut.finish().unwrap();
+    let captured = finish(cut, &image);
     assert!(captured.charge_bytes < 8 * MIB, "{captured:?}");
     let record = record("imported", &captured);
     assert_qemu_agrees(&scratch.path("image"), &scratch.path("disk.img"), SIZE);

@@ -34,8 +34,15 @@ pub(crate) fn cut(scratch: &Scratch, name: &str, source: &File, how: How) -> Sna
         How::Reflink => drop(cut.reflink(source).unwrap()),
         How::Copy => cut.copy(source, &Watch::UNWATCHED).unwrap(),
     }
-    let record = record(name, &cut.finish().unwrap());
+    let record = record(name, &finish(cut, &image));
     Snapshot { image, record }
+}
+
+/// What the end of a capture says, once the image is found to be what was built.
+pub(crate) fn finish(cut: Cut<'_>, image: &File) -> Captured {
+    let (captured, read_back) = cut.finish().unwrap();
+    read_back.compare(image).unwrap();
+    captured
 }
 
 pub(crate) fn record(name: &str, captured: &Captured) -> SnapshotRecord {
