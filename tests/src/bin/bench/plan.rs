@@ -87,11 +87,11 @@ impl Plan {
     /// # Errors
     /// When the bench was told to stop.
     pub(crate) fn go_on(&self) -> Result<()> {
-        ensure!(!self.stopped.load(Ordering::Relaxed), "stopped by Ctrl-C");
+        ensure!(!self.stopped.load(Ordering::Relaxed), "stopped by a signal");
         Ok(())
     }
 
-    /// From now on a Ctrl-C lets the piece of work end and then everything be taken away.
+    /// From now on a Ctrl-C or SIGTERM lets the piece of work end and then everything be taken away.
     ///
     /// # Errors
     /// When signals cannot be listened for.
@@ -100,14 +100,21 @@ impl Plan {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let mut interrupt = {
+        let (mut interrupt, mut terminate) = {
             let _inside = runtime.enter();
-            signal(SignalKind::interrupt())?
+            (
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+            )
         };
         let _for_as_long_as_the_bench_runs = std::thread::spawn(move || {
-            while runtime.block_on(interrupt.recv()).is_some() {
-                stopped.store(true, Ordering::Relaxed);
-            }
+            runtime.block_on(async {
+                tokio::select! {
+                    _told = interrupt.recv() => {}
+                    _told = terminate.recv() => {}
+                }
+            });
+            stopped.store(true, Ordering::Relaxed);
         });
         Ok(())
     }
