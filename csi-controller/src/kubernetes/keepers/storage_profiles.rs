@@ -70,8 +70,10 @@ async fn fill_in(
     let Some(spec) = missing(profile) else {
         return Ok(());
     };
+    // With its uid: one that was deleted meanwhile would be made anew by this, and belong to nobody. That is a conflict then.
+    let metadata = json!({"name": name, "uid": profile.metadata.uid});
     let patch = json!({
-        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "StorageProfile", "metadata": {"name": name}, "spec": spec,
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "StorageProfile", "metadata": metadata, "spec": spec,
     });
     // Without force: whoever else sets one of these at this moment wins.
     let parameters = PatchParams::apply(FIELD_MANAGER);
