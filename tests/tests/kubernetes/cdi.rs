@@ -360,19 +360,16 @@ fn a_scheduler_that_chose_another_node_for_a_clone_before_its_source_was_known_i
         .unwrap_or_else(PoisonError::into_inner);
     let (golden, space, node) = golden_and_clone(cluster);
     let other = if node == "node-1" { "node-2" } else { "node-1" };
-    // The machine would rather run on the other node, and is scheduled while nobody knows where its disk comes from.
-    let mut launcher = Pod::new("launcher").device("vm").as_qemu().object();
-    launcher["spec"]["affinity"] = json!({"nodeAffinity": {
-        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": {
-            "matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [other]}],
-        }}],
-    }});
-    space.apply(&[cloned_target(&golden), launcher]);
+    // A pod that must run on the other node is scheduled while nobody knows where the machine's disk comes from.
+    let first = Pod::new("first").device("vm").on(other).object();
+    space.apply(&[cloned_target(&golden), first]);
     selected(&space, "vm", other);
+    space.delete("pod/first");
     golden.apply(&[clone_source("vm", "golden")]);
     selected(&space, "vm", &node);
     let told = space.event("vm", "BoundToSourceNode", &node);
     assert!(told.contains("pinned to another"), "{told}");
+    space.apply(&[Pod::new("launcher").device("vm").as_qemu().object()]);
     clone_across(&golden, &space);
     space.ready("launcher");
     assert_eq!(space.node_of("launcher"), node);

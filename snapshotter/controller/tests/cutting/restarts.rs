@@ -1,13 +1,14 @@
 //! The API server restarts, and forgets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::cuts::Cuts;
 use crate::driver::{Answer, Driver};
 use crate::plane::Plane;
-use crate::program::Program;
+use crate::program::{Program, Quiet};
 use crate::run::Behind;
 use crate::stage::Stage;
 
@@ -26,6 +27,22 @@ async fn another(stage: &Stage, name: &str) {
 async fn until_ready(stage: &Stage, name: &str) {
     let ready = |s: &Value| s["status"]["readyToUse"] == json!(true);
     stage.until(&stage.snapshots(), name, "ready", ready).await;
+}
+
+/// Waits until its metrics have these lines: an object may go a moment after what was waited for.
+async fn counts(program: &Quiet, lines: &[&str]) {
+    let waiting = async {
+        loop {
+            let page = program.get("/metrics").await;
+            let Some(missing) = lines.iter().find(|line| !page.contains(**line)) else {
+                return;
+            };
+            eprintln!("not yet: {missing}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    assert!(waited.is_ok(), "its metrics never say {lines:?}");
 }
 
 async fn stage(plane: &Plane, name: &str) -> Stage {
@@ -105,13 +122,14 @@ async fn what_happened_before_an_api_server_forgot_is_found_out() {
     stage.until_gone(&stage.snapshots(), "snap").await;
     until_ready(&stage, "second").await;
     program.ready().await;
-    let page = program.get("/metrics").await;
-    for line in [
-        "vd_snapshotter_snapshots 1\n",
-        "vd_snapshotter_contents 1\n",
-    ] {
-        assert!(page.contains(line), "{line} is not in {page}");
-    }
+    counts(
+        &program,
+        &[
+            "vd_snapshotter_snapshots 1\n",
+            "vd_snapshotter_contents 1\n",
+        ],
+    )
+    .await;
     assert_eq!(stage.driver.snapshots_of(&stage.volume()).len(), 1);
     program.stop().await;
 }
@@ -153,14 +171,12 @@ async fn after_etcd_was_restored_it_goes_on_from_what_is_there() {
     until_ready(&stage, "new").await;
     stage.until_claim("let go", <[String]>::is_empty).await;
     program.ready().await;
-    let page = program.get("/metrics").await;
-    for line in [
+    let lines = [
         "vd_snapshotter_snapshots 1\n",
         "vd_snapshotter_contents 1\n",
         "vd_snapshotter_waiting_snapshots 0\n",
-    ] {
-        assert!(page.contains(line), "{line} is not in {page}");
-    }
+    ];
+    counts(&program, &lines).await;
     let calls = cuts.calls().len();
     assert!(calls < 500, "{calls} calls are a storm");
     program.stop().await;

@@ -550,6 +550,15 @@ pub const SOMETIMES: &[Wanted] = &[
         ours: "-",
         why: "upstream tells of a call that failed only because the content was deleted",
     },
+    Wanted {
+        scenario: "a_claim_is_protected_until_all_its_snapshots_are_ready",
+        at: "*",
+        sides: BOTH,
+        path: "VolumeSnapshotContent/snapcontent-{second} *",
+        upstream: "*",
+        ours: "-",
+        why: "the same",
+    },
 ];
 
 impl Wanted {
