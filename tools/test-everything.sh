@@ -9,6 +9,9 @@
 #   cluster   beside these: tests on the two-node cluster, one after the other, because nothing else may touch it; then the fuzzing
 #
 # What the lane `node` prints is seen at once, the others' output when they have ended.
+#
+# All but `node` have their own mounts: a node of a cluster begins with a copy of the mounts that it finds, and would keep in use what a
+# test of another lane unmounts just then.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,8 +25,12 @@ export RUST_TEST_THREADS=2
 # Nothing here is built twice.
 export CARGO_INCREMENTAL=0
 
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+if [ "${1-}" = --other-lanes ]; then
+    scratch=$2
+else
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+fi
 
 # The names of the integration tests that match the pattern, or with -v do not match it, as arguments of cargo. `node_faults` needs a
 # feature of its own.
@@ -86,10 +93,15 @@ other_lanes() {
     wait
 }
 
+if [ "${1-}" = --other-lanes ]; then
+    other_lanes
+    exit
+fi
+
 tools/install-test-tools.sh
 mkfifo "$scratch/built"
 touch "$scratch/tools" "$scratch/node" "$scratch/api" "$scratch/cluster"
-other_lanes &
+unshare --mount --propagation private tools/test-everything.sh --other-lanes "$scratch" &
 others=$!
 said "building; the programs of the cluster beside it"
 if build 2>&1; then built=yes; else built=no; fi
