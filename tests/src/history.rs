@@ -95,7 +95,9 @@ impl<'a> History<'a> {
         if self.random.chance(33) {
             self.read_what_is_gone();
         }
-        // What is compressed in the background takes room, and gives some back: only when it stands still is a promise one.
+        // What is compressed in the background takes room, and gives some back: only when it stands still is a promise one. A snapshot
+        // that turns out to have no room to be compressed has taken some for a moment, and is then left alone for a minute.
+        let mut attempts = self.snapshots.len();
         for _changed in 0..CHANGES {
             let promised = u64::try_from(self.client().free_bytes()).expect("never negative");
             if promised == 0 {
@@ -107,7 +109,10 @@ impl<'a> History<'a> {
                 Err(status) => {
                     let now = u64::try_from(self.client().free_bytes()).expect("never negative");
                     let what = format!("{promised} bytes were promised: {}", shown(&status));
-                    assert!(now != promised || self.is_compressing(), "{what}");
+                    if now == promised && !self.is_compressing() {
+                        assert!(attempts > 0, "{what}");
+                        attempts -= 1;
+                    }
                 }
             }
         }
