@@ -9,7 +9,9 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, openat, renameat2};
+use nix::fcntl::{
+    AT_FDCWD, OFlag, PosixFadviseAdvice, RenameFlags, openat, posix_fadvise, renameat2,
+};
 use nix::sys::stat::{FileStat, Mode, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -209,8 +211,63 @@ pub(crate) fn exchange(from: &Folder, name: &str, to: &Folder, new_name: &str) -
 /// # Errors
 /// The kernel's.
 pub(crate) fn write_record(folder: &Folder, bytes: &[u8]) -> Result<()> {
-    write_synced(folder, RECORD, bytes)?;
-    folder.sync()
+    begin_record(folder, bytes)?.sync(folder)
+}
+
+/// A record that is being written to the disk.
+#[must_use = "it is not durable before it is synced"]
+pub(crate) struct BegunRecord(File);
+
+/// Writes the first record of an object's folder and does not wait for the disk, so that something else can be synced meanwhile.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn begin_record(folder: &Folder, bytes: &[u8]) -> Result<BegunRecord> {
+    let file = write_new(folder, RECORD, bytes)?;
+    begin_write_out(&file, bytes.len() as u64);
+    Ok(BegunRecord(file))
+}
+
+impl BegunRecord {
+    /// Makes it durable, but for the folder's own name.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn sync(self, folder: &Folder) -> Result<()> {
+        self.0.sync_all().during("make a record durable")?;
+        folder.sync()
+    }
+}
+
+/// Lets the disk begin with the first `bytes` bytes of a file. Advice only: whether it was taken, and what came of it, is in the
+/// answer of the file's sync.
+pub(crate) fn begin_write_out(file: &File, bytes: u64) {
+    if let Err(error) = crate::sys::begin_write_out(file, 0, bytes) {
+        tracing::debug!(%error, "writing out was not begun early");
+    }
+}
+
+/// Drops the first `bytes` bytes of a file, which were synced, from the page cache, and begins to read them from the disk. Advice
+/// only.
+pub(crate) fn read_again(file: &File, bytes: u64) {
+    /// What is read ahead. The tables of disks up to 25 GiB are fetched at once: the few that there are lie apart from each other, and
+    /// waiting for one after the other takes longer than writing them. Beyond that it would fill memory with holes.
+    const AT_ONCE: i64 = 4 << 20;
+    let length = i64::try_from(bytes).unwrap_or(i64::MAX);
+    let advise = |advice| {
+        // A length of 0 would be the whole file.
+        let advised = match length {
+            0 => Ok(()),
+            length => posix_fadvise(file, 0, length, advice),
+        };
+        if let Err(errno) = advised {
+            tracing::debug!(%errno, "advice on what is cached of a file was refused");
+        }
+    };
+    advise(PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    if length <= AT_ONCE {
+        advise(PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+    }
 }
 
 /// Replaces the record of an object's folder: write the new one aside, sync it, rename it over, sync the folder.
@@ -263,8 +320,10 @@ pub(crate) fn read_record(folder: &Folder) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`read_record`].
 pub(crate) fn read_small(folder: &Folder, name: &str) -> Result<Vec<u8>> {
+    /// Most records fit, and are then read in one go.
+    const USUAL: usize = 4096;
     let file = folder.file(name, false)?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL);
     file.take(MAX_RECORD_BYTES + 1)
         .read_to_end(&mut bytes)
         .context_with(|| format!("read {name}"))?;
@@ -282,11 +341,16 @@ pub(crate) fn read_small(folder: &Folder, name: &str) -> Result<Vec<u8>> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn write_synced(folder: &Folder, name: &str, bytes: &[u8]) -> Result<()> {
+    write_new(folder, name, bytes)?
+        .sync_all()
+        .context_with(|| format!("make {name} durable"))
+}
+
+fn write_new(folder: &Folder, name: &str, bytes: &[u8]) -> Result<File> {
     let mut file = folder.make_file(name)?;
     file.write_all(bytes)
         .context_with(|| format!("write {name}"))?;
-    file.sync_all()
-        .context_with(|| format!("make {name} durable"))
+    Ok(file)
 }
 
 /// Waits until everything written to the filesystem of `folder` is on the disk.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -77,7 +78,12 @@ impl MountTable {
     /// # Errors
     /// `Io` when `/proc` cannot be read.
     pub fn read() -> Result<Self> {
-        let bytes = fs::read("/proc/self/mountinfo").during("read /proc/self/mountinfo")?;
+        /// The kernel makes the text anew for each read, and says nothing of its length: seldom more than one.
+        const USUAL: usize = 64 << 10;
+        let mut bytes = Vec::with_capacity(USUAL);
+        fs::File::open("/proc/self/mountinfo")
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .during("read /proc/self/mountinfo")?;
         Ok(Self::parse(&bytes))
     }
 

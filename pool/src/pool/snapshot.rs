@@ -93,13 +93,13 @@ struct Origin {
 }
 
 impl Pool {
-    /// Makes a snapshot. `cut` fills the new, empty image, makes it durable and says what it is, and how to hold what the disk has of
-    /// it against that.
+    /// Makes a snapshot. `cut` fills the new, empty image and says what it is, and how to hold what the disk has of it against that;
+    /// that the image is durable is seen to here.
     ///
     /// 1. The room is reserved.
     /// 2. A folder and an empty image (0400) are made in `tmp/`.
-    /// 3. `cut`: freeze, one clone of the whole live image, thaw, tables, sync (its own steps).
-    /// 4. The record is written and synced, and so is the folder; meanwhile the image's tables are read back.
+    /// 3. `cut`: freeze, one clone of the whole live image, thaw, tables (its own steps).
+    /// 4. The record is written. The image is synced, then the record and the folder; meanwhile the image's tables are read back.
     /// 5. They are compared.
     /// 6. The folder is renamed into `snapshots/`: the commit point.
     /// 7. `snapshots/` and `tmp/` are synced. Only now is it answered.
@@ -195,7 +195,13 @@ impl Pool {
         })?;
         let record = record_of(origin, content);
         let bytes = record::encode_as(Kind::Snapshot, record.version(), &record)?;
-        durable::write_record(&draft.folder, &bytes)?;
+        // Both are on their way when the first sync begins, so that the second finds little left to do.
+        let begun = durable::begin_record(&draft.folder, &bytes)?;
+        durable::begin_write_out(&image, record.data_offset);
+        image.sync_all().during("sync the snapshot image")?;
+        reached(Step::SnapshotImageSynced)?;
+        durable::read_again(&image, record.data_offset);
+        begun.sync(&draft.folder)?;
         reached(Step::SnapshotRecordWritten)?;
         compare(&image)?;
         reached(Step::SnapshotVerified)?;

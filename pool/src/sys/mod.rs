@@ -27,4 +27,4 @@ pub use loop_device::{
     loop_set_autoclear, loop_set_capacity, loop_status,
 };
 pub use priority::{give_way, yield_to_others};
-pub use write_out::write_out;
+pub use write_out::{begin_write_out, write_out};

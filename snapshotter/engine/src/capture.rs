@@ -5,7 +5,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use pool::fault::{Step, reached};
 use pool::{Context, Error, ErrorKind, Result};
 
@@ -114,16 +113,12 @@ impl<'a> Cut<'a> {
         copy_data(part, self.image, self.layout.data_offset(), watch)
     }
 
-    /// Makes a qcow2 file of what was cut, and makes it durable: the file, not its name. What was written is then fetched from the
-    /// disk, and the caller has to hold it against what was built, by [`ReadBack::compare`], before it gives the file a name; whatever
-    /// else it has to make durable meanwhile hides the waiting.
+    /// Makes a qcow2 file of what was cut: finds the data in the private image and writes the metadata. The caller has to sync it, to
+    /// drop the metadata from the page cache, and to hold what the disk has against what was built, by [`ReadBack::compare`], before
+    /// it gives the file a name.
     ///
-    /// 1. Find the data in the private image and write the metadata.
-    /// 2. fsync.
-    /// 3. Drop the metadata from the page cache and ask for it again.
-    ///
-    /// If we stop at any of them, the file is a private leftover for the caller's recovery to sweep. Not to be called
-    /// twice for one file.
+    /// If we stop before that, the file is a private leftover for the caller's recovery to sweep. Not to be called twice for
+    /// one file.
     ///
     /// # Errors
     /// `Corrupt` when nothing was cut; `NoSpace`; `Io`.
@@ -131,9 +126,6 @@ impl<'a> Cut<'a> {
         check_size(self.image, &self.layout)?;
         let (written, runs) = self.write_metadata()?;
         reached(Step::SnapshotMetadataWritten)?;
-        self.image.sync_all().during("sync the snapshot image")?;
-        reached(Step::SnapshotImageSynced)?;
-        self.fetch_metadata();
         let metadata = self.image.metadata().during("look at the snapshot image")?;
         let captured = Captured {
             virtual_bytes: self.layout.virtual_bytes(),
@@ -175,24 +167,6 @@ impl<'a> Cut<'a> {
                 let what = self.layout.describe(cluster);
                 format!("write {what} of the snapshot image at byte {offset}")
             })
-    }
-
-    /// Drops the metadata from the page cache, so that it is read from the disk. Advice only: where the kernel keeps a
-    /// page after all, the comparison still finds what we wrote wrongly.
-    fn fetch_metadata(&self) {
-        /// The metadata of disks up to 25 GiB is fetched at once: its few tables are apart from each other, and waiting
-        /// for them one by one would take longer than writing them. Beyond that it would fill memory with holes.
-        const FETCHED_AT_ONCE: i64 = 4 << 20;
-        let length = i64::try_from(self.layout.data_offset()).unwrap_or(i64::MAX);
-        let advise = |advice| {
-            if let Err(errno) = posix_fadvise(self.image, 0, length, advice) {
-                tracing::debug!(%errno, "advice on the cached metadata of a snapshot was refused");
-            }
-        };
-        advise(PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        if length <= FETCHED_AT_ONCE {
-            advise(PosixFadviseAdvice::POSIX_FADV_WILLNEED);
-        }
     }
 }
 
