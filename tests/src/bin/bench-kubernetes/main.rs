@@ -57,6 +57,8 @@ fn bench() -> Result<()> {
     options.controller_manager = ["--kube-api-qps=200", "--kube-api-burst=400"]
         .map(str::to_owned)
         .to_vec();
+    // As on a cluster that has nothing but what is shipped: snapshotter does both jobs.
+    options.snapshot_controller = false;
     let cluster = Cluster::start(&options)?;
     let measured = measure(&cluster);
     let stopped = Cluster::stop(&folder).map(drop);

@@ -76,10 +76,10 @@ fn start(folder: &std::path::Path) -> Result<(Cluster, Option<Child>)> {
         .to_str()
         .context("the path of a program is not text")?;
     let guard = cluster::guarded(program, folder)?;
-    Ok((
-        Cluster::start(&Options::new(folder.to_owned()))?,
-        Some(guard),
-    ))
+    let mut options = Options::new(folder.to_owned());
+    // The manifest brings all that snapshots need.
+    options.snapshot_controller = false;
+    Ok((Cluster::start(&options)?, Some(guard)))
 }
 
 fn play(cluster: &Cluster, archive: &std::path::Path) -> Result<()> {
