@@ -4,7 +4,7 @@
 //! `Unavailable` with the reason, and goes on by itself once the same pool is there again.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pool::{Error, ErrorKind, Options, Pool};
 
@@ -12,13 +12,15 @@ use pool::{Error, ErrorKind, Options, Pool};
 #[derive(Debug)]
 pub struct PoolHandle {
     path: PathBuf,
-    slot: Mutex<Slot>,
+    /// Locked for no longer than it takes to look or to replace it: whoever only looks never waits for an opening.
+    open: Mutex<Option<Arc<Pool>>>,
+    /// Locked while the pool is opened.
+    opening: Mutex<Opening>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct Opening {
     options: Options,
-    open: Option<Arc<Pool>>,
     /// The opening that was given up. Operations that began in it keep the pool owned until they end.
     earlier: Weak<Pool>,
     /// The reason that was logged last, so that each is logged once.
@@ -31,9 +33,9 @@ impl PoolHandle {
     pub fn new(path: PathBuf, options: Options) -> Self {
         Self {
             path,
-            slot: Mutex::new(Slot {
+            open: Mutex::new(None),
+            opening: Mutex::new(Opening {
                 options,
-                open: None,
                 earlier: Weak::new(),
                 reported: None,
             }),
@@ -52,29 +54,32 @@ impl PoolHandle {
     /// # Errors
     /// Why it cannot be used now.
     pub fn get(&self) -> pool::Result<Arc<Pool>> {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = &slot.open {
+        if let Some(pool) = self.peek() {
+            return Ok(pool);
+        }
+        let mut opening = self.opening();
+        if let Some(pool) = self.opened() {
             match pool.guard() {
-                Ok(()) => return Ok(Arc::clone(pool)),
+                Ok(()) => return Ok(pool),
                 Err(error) => {
                     tracing::error!(pool = %self.path.display(), %error, "the pool cannot be used");
-                    slot.give_up();
+                    self.give_up(&mut opening);
                 }
             }
         }
-        match Pool::open(&self.path, &slot.options) {
+        match Pool::open(&self.path, &opening.options) {
             Ok(pool) => {
                 tracing::info!(pool = %self.path.display(), uuid = pool.marker().uuid, "the pool is open");
-                slot.options.uuid = Some(pool.marker().uuid.clone());
-                slot.reported = None;
-                Ok(Arc::clone(slot.open.insert(Arc::new(pool))))
+                opening.options.uuid = Some(pool.marker().uuid.clone());
+                opening.reported = None;
+                Ok(Arc::clone(self.slot().insert(Arc::new(pool))))
             }
             Err(error) => {
-                let error = slot.explain(error);
+                let error = opening.explain(error);
                 let reason = error.to_string();
-                if slot.reported.as_ref() != Some(&reason) {
+                if opening.reported.as_ref() != Some(&reason) {
                     tracing::error!(pool = %self.path.display(), %error, "the pool cannot be opened");
-                    slot.reported = Some(reason);
+                    opening.reported = Some(reason);
                 }
                 Err(error.with_kind(ErrorKind::Unavailable))
             }
@@ -84,42 +89,42 @@ impl PoolHandle {
     /// From now on only the pool with this UUID is the right one; any, with `None`. Another one that is open is given up:
     /// what is published from it stays as it is.
     pub fn expect(&self, uuid: Option<&str>) {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.options.uuid = uuid.map(str::to_owned);
-        let wrong = |pool: &Arc<Pool>| uuid.is_some_and(|uuid| uuid != pool.marker().uuid);
-        if slot.open.as_ref().is_some_and(wrong) {
-            slot.give_up();
+        let mut opening = self.opening();
+        opening.options.uuid = uuid.map(str::to_owned);
+        let wrong = |pool: Arc<Pool>| uuid.is_some_and(|uuid| uuid != pool.marker().uuid);
+        if self.opened().is_some_and(wrong) {
+            self.give_up(&mut opening);
         }
     }
 
     /// The pool, only if it is open; whether it can still be used is not asked, so this never blocks.
     #[must_use]
     pub fn opened(&self) -> Option<Arc<Pool>> {
-        match self.slot.try_lock() {
-            Ok(slot) => slot.open.clone(),
-            Err(_poisoned_or_busy) => None,
-        }
+        self.slot().clone()
     }
 
     /// The pool, only if it is open and can be used. Never waits for a recovery: while one runs, nothing is open.
     #[must_use]
     pub fn peek(&self) -> Option<Arc<Pool>> {
-        let slot = match self.slot.try_lock() {
-            Ok(slot) => slot,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        slot.open.clone().filter(|pool| pool.guard().is_ok())
+        self.opened().filter(|pool| pool.guard().is_ok())
     }
-}
 
-impl Slot {
-    fn give_up(&mut self) {
-        if let Some(pool) = self.open.take() {
-            self.earlier = Arc::downgrade(&pool);
+    fn give_up(&self, opening: &mut Opening) {
+        if let Some(pool) = self.slot().take() {
+            opening.earlier = Arc::downgrade(&pool);
         }
     }
 
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<Pool>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opening(&self) -> MutexGuard<'_, Opening> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Opening {
     /// A pool that is owned may be owned by ourselves.
     fn explain(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::InUse || self.earlier.strong_count() == 0 {
@@ -172,13 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn a_peek_does_not_wait_for_an_opening() {
+    fn a_peek_neither_waits_for_whoever_opens_the_pool_nor_takes_him_for_a_loss() {
         let (_folder, handle) = handle();
         handle.get().unwrap();
+        let mut opening = handle.opening();
         assert!(handle.peek().is_some());
-        let opening = handle.slot.lock().unwrap();
+        handle.give_up(&mut opening);
         assert!(handle.peek().is_none());
         drop(opening);
+        handle.get().unwrap();
         assert!(handle.peek().is_some());
     }
 }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{
@@ -229,6 +230,17 @@ pub(crate) fn begin_record(folder: &Folder, bytes: &[u8]) -> Result<BegunRecord>
 }
 
 impl BegunRecord {
+    /// Replaces what it says, which nobody has seen yet.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn rewrite(&self, bytes: &[u8]) -> Result<()> {
+        self.0
+            .write_all_at(bytes, 0)
+            .and_then(|()| self.0.set_len(bytes.len() as u64))
+            .during("write a record anew")
+    }
+
     /// Makes it durable, but for the folder's own name.
     ///
     /// # Errors

@@ -193,14 +193,21 @@ impl Pool {
             snapshot_charges: more,
             ..Want::default()
         })?;
-        let record = record_of(origin, content);
-        let bytes = record::encode_as(Kind::Snapshot, record.version(), &record)?;
+        let mut record = record_of(origin, content);
+        let encode =
+            |record: &SnapshotRecord| record::encode_as(Kind::Snapshot, record.version(), record);
         // Both are on their way when the first sync begins, so that the second finds little left to do.
-        let begun = durable::begin_record(&draft.folder, &bytes)?;
+        let begun = durable::begin_record(&draft.folder, &encode(&record)?)?;
         durable::begin_write_out(&image, record.data_offset);
         image.sync_all().during("sync the snapshot image")?;
         reached(Step::SnapshotImageSynced)?;
         durable::read_again(&image, record.data_offset);
+        // Writing out may have taken blocks of the filesystem's own to say where the data is.
+        let charge = measure::allocated(&image)?;
+        if charge != record.charge_bytes {
+            record.charge_bytes = charge;
+            begun.rewrite(&encode(&record)?)?;
+        }
         begun.sync(&draft.folder)?;
         reached(Step::SnapshotRecordWritten)?;
         compare(&image)?;

@@ -32,12 +32,14 @@ impl Drop for Running {
     }
 }
 
-/// Works until `stop` is true, on so many keys at a time; returns when what was begun is done.
+/// Works until `stop` is true, on so many keys at a time; returns when what was begun is done. Begins nothing while `known` does not
+/// return.
 pub(crate) async fn dispatch<F>(
     world: Arc<World>,
     which: Which,
     limit: usize,
     mut stop: watch::Receiver<bool>,
+    known: impl AsyncFn(&World),
     work: impl Fn(String) -> F,
 ) where
     F: Future<Output = Outcome> + Send + 'static,
@@ -48,7 +50,7 @@ pub(crate) async fn dispatch<F>(
             biased;
             () = until(&mut stop, true) => break,
             Some(_done) = tasks.join_next() => continue,
-            key = which(&world).next(), if tasks.len() < limit => key,
+            key = async { known(&world).await; which(&world).next().await }, if tasks.len() < limit => key,
         };
         let mut running = Running {
             world: Arc::clone(&world),

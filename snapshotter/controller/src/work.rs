@@ -47,11 +47,10 @@ impl Work {
         let component = "snapshot-controller".to_owned();
         let (told_by_us, our_teller) = Events::new(self.client.clone(), component);
         let begin = async {
-            // Decisions are made from everything there is, never from half a list.
-            tokio::join!(self.world.contents.synced(), self.world.classes.synced());
+            contents_known(&self.world).await;
             self.world.call();
             if self.options.mode == Mode::Full {
-                tokio::join!(self.world.snapshots.synced(), self.world.claims.synced());
+                all_known(&self.world).await;
                 self.stand_back().await;
             }
             std::future::pending::<()>().await;
@@ -93,8 +92,22 @@ impl Work {
         };
         let world = || Arc::clone(&self.world);
         tokio::join!(
-            dispatch(world(), |w| &w.to_bind, BINDING, stop.clone(), bind),
-            dispatch(world(), |w| &w.to_protect, BINDING, stop, protect),
+            dispatch(
+                world(),
+                |w| &w.to_bind,
+                BINDING,
+                stop.clone(),
+                all_known,
+                bind
+            ),
+            dispatch(
+                world(),
+                |w| &w.to_protect,
+                BINDING,
+                stop,
+                all_known,
+                protect
+            ),
         );
     }
 
@@ -114,7 +127,7 @@ impl Work {
             async move { sidecar.call(&key).await }
         };
         let world = Arc::clone(&self.world);
-        dispatch(world, |w| &w.to_call, CALLS, stop, call).await;
+        dispatch(world, |w| &w.to_call, CALLS, stop, contents_known, call).await;
     }
 
     /// Keeps the stores. Never ends.
@@ -165,6 +178,32 @@ impl Work {
             }
             tokio::time::sleep(UPSTREAM).await;
         }
+    }
+}
+
+/// Returns while all that the driver's half decides from is known and followed. Decisions are made from everything there is, never from
+/// half a list: after etcd was restored, contents that had gone are back as soon as they are listed, and not before.
+async fn contents_known(world: &World) {
+    while !(world.contents.is_current() && world.classes.is_current()) {
+        tokio::join!(world.contents.synced(), world.classes.synced());
+    }
+}
+
+/// The same of all that the binding half decides from.
+async fn all_known(world: &World) {
+    let known = || {
+        world.contents.is_current()
+            && world.classes.is_current()
+            && world.snapshots.is_current()
+            && world.claims.is_current()
+    };
+    while !known() {
+        tokio::join!(
+            world.contents.synced(),
+            world.classes.synced(),
+            world.snapshots.synced(),
+            world.claims.synced(),
+        );
     }
 }
 
