@@ -77,7 +77,8 @@ pub(crate) fn measure(plan: &Plan) -> Result<String> {
 }
 
 fn one(plan: &Plan, bytes: u64, shape: Shape) -> Result<(Times, Times)> {
-    let fixture = Fixture::sized(FsKind::Ext4, 8 * GIB);
+    // A volume and its restore are promised, and there are copies beside them.
+    let fixture = Fixture::sized(FsKind::Ext4, 3 * bytes + 8 * GIB);
     // A file in memory beneath the filesystem would make every disk fast.
     let device = text(fixture.fs.device());
     let _said = tools::run("losetup", &["--direct-io=on", &device]);
