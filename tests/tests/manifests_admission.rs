@@ -109,33 +109,33 @@ fn two_nodes() -> ApiServer {
     server
 }
 
-/// A user who may do everything with our objects that the API knows of.
+/// A user who may do everything with our objects that the API knows of. Agents may even destroy here, so that it is one policy alone
+/// that refuses them: the API server names one of those that do, whichever comes first.
 fn editor(server: &ApiServer) -> User {
-    let verbs = [
-        "get", "list", "watch", "create", "update", "patch", "delete",
-    ];
-    let role = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "editor"},
-        "rules": [{"apiGroups": ["vd.csi.io"], "resources": ["*"], "verbs": verbs}],
-    });
-    let binding = |name: &str, subject: Value| {
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "editor"},
-            "subjects": [subject],
-        })
-    };
     let user = json!({"kind": "User", "name": "erin", "apiGroup": "rbac.authorization.k8s.io"});
     let agent = json!({"kind": "ServiceAccount", "name": "csi-node", "namespace": "vd-csi"});
-    create(
-        server,
-        &[
-            role,
-            binding("editor", user),
-            binding("agent-as-editor", agent),
-        ],
-    );
+    let mut verbs = vec![
+        "get", "list", "watch", "create", "update", "patch", "delete",
+    ];
+    create(server, &everything("editor", &verbs, &user));
+    verbs.push("destroy");
+    create(server, &everything("agent-as-destroyer", &verbs, &agent));
     User::Named("erin".to_owned())
+}
+
+/// A role with `verbs` for all our objects, bound to `subject`.
+fn everything(name: &str, verbs: &[&str], subject: &Value) -> [Value; 2] {
+    let group = "rbac.authorization.k8s.io";
+    let role = json!({
+        "apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": name},
+        "rules": [{"apiGroups": ["vd.csi.io"], "resources": ["*"], "verbs": verbs}],
+    });
+    let binding = json!({
+        "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+        "subjects": [subject],
+    });
+    [role, binding]
 }
 
 const STATUS: &[&str] = &["--subresource=status"];

@@ -22,6 +22,17 @@ pub struct Event {
     pub message: String,
 }
 
+impl Event {
+    /// kube-controller-manager wrote to a claim that somebody else had changed, and will do so again.
+    pub(super) fn is_lost_race(&self) -> bool {
+        self.message.starts_with(
+            "Error saving claim: Operation cannot be fulfilled on persistentvolumeclaims",
+        ) && self
+            .message
+            .ends_with("please apply your changes to the latest version and try again")
+    }
+}
+
 /// All events of a namespace.
 #[track_caller]
 pub(super) fn all(cluster: &Cluster, namespace: &str) -> Vec<Event> {
