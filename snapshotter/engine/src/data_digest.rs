@@ -4,6 +4,7 @@
 //! cluster's number as 8 bytes little-endian followed by the 32 byte BLAKE3 hash of its bytes. So it is about the disk and not
 //! about the file: whether zeroes are stored or holes makes no difference, nor where in the file a cluster lies.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -17,7 +18,7 @@ use crate::data_map::{ClusterRuns, DataRuns};
 use crate::digest::{ClusterHash, check_size, is_zero};
 use crate::header::cluster_len;
 use crate::layout::{CLUSTER_BYTES, Layout};
-use crate::pack::crew::{How, Turns, share};
+use crate::pack::crew::{How, Patience, Turns, share};
 use crate::pack::pieces::{BATCH, Piece, PieceReader};
 use crate::packed::{PackedImage, check_packed_size, packed};
 use crate::restore::recorded_layout;
@@ -25,8 +26,10 @@ use crate::verify::{Findings, compare_front, verify};
 
 /// How many clusters are read at once.
 const CLUSTERS_AT_ONCE: u64 = 16;
+/// How many batches one who hashes may be ahead of the others.
+const HASHED: usize = 16;
 
-/// The digest of the disk in a snapshot image, 64 hex digits, read from the disk and not from memory. 1 MiB is in memory, and
+/// The digest of the disk in a snapshot image, 64 hex digits, read from the disk and not from memory. 1 MiB at most is in memory, and
 /// what was read does not stay in the page cache. Holes are not read. `watch.keep_going` is asked before each MiB.
 ///
 /// # Errors
@@ -96,7 +99,7 @@ fn of_packed(
         for (piece, bytes) in batch.iter().zip(disk.chunks(cluster_len())) {
             hash_of(piece.cluster, bytes)
                 .into_iter()
-                .for_each(|hash| sum.add(hash));
+                .for_each(|hash| sum.add(&hash));
         }
         (watch.progress)((last.cluster + 1) * CLUSTER_BYTES, record.virtual_bytes);
     }
@@ -155,7 +158,7 @@ pub(crate) struct Sum(Hasher);
 
 impl Sum {
     /// Takes a cluster of the disk in.
-    pub(crate) fn add(&mut self, cluster: ClusterHash) {
+    pub(crate) fn add(&mut self, cluster: &ClusterHash) {
         self.0.update(&cluster.cluster.to_le_bytes());
         self.0.update(cluster.hash.as_bytes());
     }
@@ -184,25 +187,38 @@ pub(crate) fn digest_by_all(
     share(source.pieces(), how, |work| {
         let mut reader = PieceReader::new(image);
         let mut bytes = vec![0; BATCH * cluster_len()];
-        while let Some(batch) = work.next()? {
-            let length = batch.pieces.len() * cluster_len();
-            let disk = bytes.get_mut(..length).unwrap_or_default();
-            reader.read(&batch.pieces, disk)?;
-            forget_pieces(image, &batch.pieces);
-            let clusters = batch.pieces.iter().zip(disk.chunks(cluster_len()));
-            let hashes: Vec<_> = clusters
-                .filter_map(|(piece, bytes)| hash_of(piece.cluster, bytes))
-                .collect();
-            let added = sum.take(batch.number, work, |sum| {
-                hashes.into_iter().for_each(|hash| sum.add(hash));
-                Ok(())
-            })?;
-            if added.is_none() {
+        // What waits for its turn.
+        let mut hashed = VecDeque::with_capacity(HASHED);
+        loop {
+            let batch = work.next()?;
+            let at_the_end = batch.is_none();
+            if let Some(batch) = batch {
+                let length = batch.pieces.len() * cluster_len();
+                let disk = bytes.get_mut(..length).unwrap_or_default();
+                reader.read(&batch.pieces, disk)?;
+                forget_pieces(image, &batch.pieces);
+                let clusters = batch.pieces.iter().zip(disk.chunks(cluster_len()));
+                let hashes: Vec<_> = clusters
+                    .filter_map(|(piece, bytes)| hash_of(piece.cluster, bytes))
+                    .collect();
+                work.done(&batch);
+                hashed.push_back((batch.number, hashes));
+            }
+            while let Some((number, hashes)) = hashed.front() {
+                let patience = Patience::of(at_the_end || hashed.len() == HASHED);
+                let added = sum.take(*number, patience, work, |sum| {
+                    hashes.iter().for_each(|hash| sum.add(hash));
+                    Ok(())
+                })?;
+                if added.is_none() {
+                    break;
+                }
+                let _added = hashed.pop_front();
+            }
+            if at_the_end || work.is_stopped() {
                 return Ok(());
             }
-            work.done(&batch);
         }
-        Ok(())
     })?;
     Ok(sum.into_inner().finish())
 }
@@ -231,7 +247,7 @@ impl Reader<'_> {
         for (cluster, bytes) in (start..end).zip(bytes.chunks(cluster_len())) {
             hash_of(cluster, bytes)
                 .into_iter()
-                .for_each(|hash| self.sum.add(hash));
+                .for_each(|hash| self.sum.add(&hash));
         }
         Ok(())
     }

@@ -13,23 +13,26 @@ use super::crew::MOST_WORKERS;
 use super::pieces::BATCH;
 use crate::layout::CLUSTER_BYTES;
 
-/// So much is written out at once, and waited for.
-const CHUNK: u64 = 32 << 20;
+/// So much is written out at once.
+const CHUNK: u64 = 8 << 20;
 /// So much may have a place and not be written yet: a batch of each worker.
 const IN_HAND: u64 = (MOST_WORKERS * BATCH) as u64 * CLUSTER_BYTES;
 
 /// See the module.
 pub(crate) struct Behind<'f> {
     target: &'f File,
-    /// All before this byte is on the disk.
-    done: Mutex<u64>,
+    /// Whether each chunk is waited for, while the next one is being written out, and then leaves the page cache.
+    waits: bool,
+    /// All before this byte is being written out.
+    begun: Mutex<u64>,
 }
 
 impl<'f> Behind<'f> {
-    pub(crate) fn new(target: &'f File) -> Self {
+    pub(crate) fn new(target: &'f File, waits: bool) -> Self {
         Self {
             target,
-            done: Mutex::default(),
+            waits,
+            begun: Mutex::default(),
         }
     }
 
@@ -38,17 +41,28 @@ impl<'f> Behind<'f> {
     /// # Errors
     /// The kernel's: what could not be written is lost, and nobody is told a second time.
     pub(crate) fn follow(&self, written: u64) -> Result<()> {
-        let Ok(mut done) = self.done.try_lock() else {
+        let Ok(mut begun) = self.begun.try_lock() else {
             return Ok(());
         };
-        while *done + CHUNK + IN_HAND <= written {
-            pool::sys::write_out(self.target, *done, CHUNK).during("write out the packed image")?;
-            let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-            let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
-            if let Err(errno) = posix_fadvise(self.target, number(*done), number(CHUNK), advice) {
-                tracing::debug!(%errno, "advice on cached pages of a packed image was refused");
+        while *begun + CHUNK + IN_HAND <= written {
+            pool::sys::begin_write_out(self.target, *begun, CHUNK)
+                .during("write out the packed image")?;
+            if self.waits
+                && let Some(before) = begun.checked_sub(CHUNK)
+            {
+                self.wait_for(before)?;
             }
-            *done += CHUNK;
+            *begun += CHUNK;
+        }
+        Ok(())
+    }
+
+    fn wait_for(&self, chunk: u64) -> Result<()> {
+        pool::sys::write_out(self.target, chunk, CHUNK).during("write out the packed image")?;
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        if let Err(errno) = posix_fadvise(self.target, number(chunk), number(CHUNK), advice) {
+            tracing::debug!(%errno, "advice on cached pages of a packed image was refused");
         }
         Ok(())
     }

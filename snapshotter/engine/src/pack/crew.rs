@@ -114,6 +114,26 @@ where
     Ok(())
 }
 
+/// Whether a worker waits for the turn of what it has done. None of what it has may be before that: so the first batch of all is
+/// never with one who waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It has something else to do.
+    None,
+    /// It has not.
+    Waits,
+}
+
+impl Patience {
+    pub(crate) fn of(has_nothing_else_to_do: bool) -> Self {
+        if has_nothing_else_to_do {
+            Self::Waits
+        } else {
+            Self::None
+        }
+    }
+}
+
 /// Something that is done batch by batch, in their order, by whoever has the batch.
 pub(crate) struct Turns<T> {
     state: Mutex<(u64, T)>,
@@ -128,19 +148,20 @@ impl<T> Turns<T> {
         }
     }
 
-    /// Waits for the turn of batch `number` and takes it; `None` when the work was stopped meanwhile.
+    /// Takes the turn of batch `number`; `None` when it has not come, or when the work was stopped while it was waited for.
     ///
     /// # Errors
     /// Those of `act`.
     pub(crate) fn take<I, R>(
         &self,
         number: u64,
+        patience: Patience,
         work: &Work<I>,
         act: impl FnOnce(&mut T) -> Result<R>,
     ) -> Result<Option<R>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.0 != number {
-            if work.is_stopped() {
+            if patience == Patience::None || work.is_stopped() {
                 return Ok(None);
             }
             // Whoever stops the work tells nobody.

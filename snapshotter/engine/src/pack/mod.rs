@@ -14,6 +14,7 @@ pub(crate) mod pieces;
 mod shelf;
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
@@ -25,7 +26,7 @@ use pool::{Context, Error, ErrorKind, Result};
 use zstd::zstd_safe::{CCtx, CParameter};
 
 use self::behind::Behind;
-use self::crew::{Batch, How, Turns};
+use self::crew::{Batch, How, Patience, Turns, Work};
 use self::grant::Grant;
 use self::pieces::{BATCH, Piece, PieceReader, Place};
 use self::shelf::{Item, Shelf};
@@ -43,6 +44,9 @@ const LEVEL: i32 = 3;
 /// A stream gets at least this much room. A cluster of one pattern needs less, but an image whose data expands to more than 1,032
 /// times its size is no image that the strict reader takes.
 const MIN_STREAM: usize = 64;
+/// How many batches one of the crew may have done before their turn has come. Noise is done much faster than text, so whoever meets
+/// it would wait.
+const HANDS: usize = 3;
 
 /// How a snapshot is packed.
 #[derive(Clone, Copy)]
@@ -208,7 +212,7 @@ where
 {
     let zstd = how.compression.is_some();
     let shelf = Turns::new((Shelf::new(target, compact, zstd), Sum::default()));
-    let behind = Behind::new(target);
+    let behind = Behind::new(target, how.idle);
     let (idle, digest) = (how.idle, how.digest);
     let grant = Grant::new(compact.data.end() * CLUSTER_BYTES);
     let scarce = Cell::new(false);
@@ -223,30 +227,42 @@ where
     };
     crew::share(pieces, packing, |work| {
         let mut packer = Packer::new(image, target, zstd)?;
-        while let Some(batch) = work.next()? {
-            packer.read(&batch)?;
-            packer.compress(&batch);
-            let hashes = if digest { packer.hash() } else { Vec::new() };
-            let placed = shelf.take(batch.number, work, |(shelf, sum)| {
-                let placed = packer.place(shelf)?;
-                hashes.into_iter().for_each(|hash| sum.add(hash));
-                grant.wait_for(shelf.file_bytes(), work);
-                Ok((placed, shelf.file_bytes()))
-            })?;
-            let Some((placed, file_bytes)) = placed else {
-                return Ok(());
-            };
-            if work.is_stopped() {
-                return Ok(());
+        // What waits for its turn, and what is free for more.
+        let mut full = VecDeque::with_capacity(HANDS);
+        let mut free = Vec::new();
+        loop {
+            let batch = work.next()?;
+            let at_the_end = batch.is_none();
+            if let Some(batch) = batch {
+                let mut hand = free.pop().unwrap_or_else(Hand::new);
+                packer.read(batch, &mut hand)?;
+                packer.compress(&mut hand);
+                if digest {
+                    hand.hash();
+                }
+                full.push_back(hand);
             }
-            packer.write(&placed)?;
-            if idle {
-                packer.forget(&batch);
+            while let Some(hand) = full.front() {
+                let patience = Patience::of(at_the_end || full.len() == HANDS);
+                let placed = hand.take_places(patience, &shelf, &grant, work)?;
+                let Some((placed, file_bytes)) = placed else {
+                    break;
+                };
+                if work.is_stopped() {
+                    return Ok(());
+                }
+                packer.write(hand, &placed)?;
+                if idle {
+                    packer.forget(&hand.batch);
+                }
                 behind.follow(file_bytes)?;
+                work.done(&hand.batch);
+                free.extend(full.pop_front());
             }
-            work.done(&batch);
+            if at_the_end || work.is_stopped() {
+                return Ok(());
+            }
         }
-        Ok(())
     })?;
     let (shelf, sum) = shelf.into_inner();
     Ok(Written {
@@ -255,18 +271,25 @@ where
     })
 }
 
-/// What one of the crew has in hand.
+/// What one of the crew works with.
 struct Packer<'f> {
     image: &'f File,
     target: &'f File,
     reader: PieceReader<'f>,
     encoder: Option<CCtx<'static>>,
-    /// The clusters of the batch.
+}
+
+/// A batch, and what has become of it.
+struct Hand {
+    batch: Batch,
+    /// Its clusters.
     bytes: Vec<u8>,
     /// Their streams, one behind the other.
     streams: Vec<u8>,
     /// What the clusters have become that are not zero: number, place in the batch.
     items: Vec<(u64, usize, Found)>,
+    /// What the batch gives to the digest of the data, if that is made.
+    hashes: Vec<ClusterHash>,
 }
 
 /// What a cluster has become.
@@ -278,68 +301,47 @@ enum Found {
     Stream(Range<usize>),
 }
 
-impl<'f> Packer<'f> {
-    fn new(image: &'f File, target: &'f File, zstd: bool) -> Result<Self> {
-        Ok(Self {
-            image,
-            target,
-            reader: PieceReader::new(image),
-            encoder: zstd.then(encoder).transpose()?,
+impl Hand {
+    fn new() -> Self {
+        Self {
+            batch: Batch {
+                number: 0,
+                pieces: Vec::new(),
+            },
             bytes: vec![0; BATCH * cluster_len()],
             streams: vec![0; BATCH * cluster_len()],
             items: Vec::with_capacity(BATCH),
-        })
-    }
-
-    fn read(&mut self, batch: &Batch) -> Result<()> {
-        let length = batch.pieces.len() * cluster_len();
-        let room = self.bytes.get_mut(..length).unwrap_or_default();
-        self.reader.read(&batch.pieces, room)
-    }
-
-    fn compress(&mut self, batch: &Batch) {
-        self.items.clear();
-        let mut used = 0;
-        let clusters = self.bytes.chunks(cluster_len());
-        for ((piece, cluster), at) in batch.pieces.iter().zip(clusters).zip(0..) {
-            if is_zero(cluster) {
-                continue;
-            }
-            // Less than a cluster, or it is no gain.
-            let room = self.streams.get_mut(used..used + cluster_len() - 1);
-            let stream = match (&mut self.encoder, room) {
-                (Some(encoder), Some(room)) => encoder.compress2(room, cluster).ok(),
-                _ => None,
-            };
-            let found = match stream {
-                Some(length) => {
-                    let end = used + length.max(MIN_STREAM);
-                    if let Some(padding) = self.streams.get_mut(used + length..end) {
-                        padding.fill(0);
-                    }
-                    let range = used..end;
-                    used = end;
-                    Found::Stream(range)
-                }
-                None => Found::Plain(at * cluster_len()..(at + 1) * cluster_len()),
-            };
-            self.items.push((piece.cluster, at, found));
+            hashes: Vec::new(),
         }
     }
 
-    /// What the batch gives to the digest of the data.
-    fn hash(&self) -> Vec<ClusterHash> {
+    fn hash(&mut self) {
         let cluster = |at: usize| {
             let bytes = self.bytes.get(at * cluster_len()..(at + 1) * cluster_len());
             bytes.unwrap_or_default()
         };
         let items = self.items.iter();
-        items
-            .map(|(number, at, _found)| ClusterHash::new(*number, cluster(*at)))
-            .collect()
+        let hashes = items.map(|(number, at, _found)| ClusterHash::new(*number, cluster(*at)));
+        self.hashes.clear();
+        self.hashes.extend(hashes);
     }
 
-    /// Finds the places of the batch.
+    /// The places of the batch, and how large the file is with them; `None` when it is not its turn, or when the work was stopped.
+    fn take_places<I>(
+        &self,
+        patience: Patience,
+        shelf: &Turns<(Shelf<'_>, Sum)>,
+        grant: &Grant,
+        work: &Work<I>,
+    ) -> Result<Option<(Vec<u64>, u64)>> {
+        shelf.take(self.batch.number, patience, work, |(shelf, sum)| {
+            let places = self.place(shelf)?;
+            self.hashes.iter().for_each(|hash| sum.add(hash));
+            grant.wait_for(shelf.file_bytes(), work);
+            Ok((places, shelf.file_bytes()))
+        })
+    }
+
     fn place(&self, shelf: &mut Shelf<'_>) -> Result<Vec<u64>> {
         let place = |(cluster, _at, found): &(u64, usize, Found)| {
             let item = match found {
@@ -350,14 +352,63 @@ impl<'f> Packer<'f> {
         };
         self.items.iter().map(place).collect()
     }
+}
+
+impl<'f> Packer<'f> {
+    fn new(image: &'f File, target: &'f File, zstd: bool) -> Result<Self> {
+        Ok(Self {
+            image,
+            target,
+            reader: PieceReader::new(image),
+            encoder: zstd.then(encoder).transpose()?,
+        })
+    }
+
+    fn read(&mut self, batch: Batch, hand: &mut Hand) -> Result<()> {
+        hand.batch = batch;
+        let pieces = &hand.batch.pieces;
+        let room = hand.bytes.get_mut(..pieces.len() * cluster_len());
+        self.reader.read(pieces, room.unwrap_or_default())
+    }
+
+    fn compress(&mut self, hand: &mut Hand) {
+        let streams = &mut hand.streams;
+        hand.items.clear();
+        let mut used = 0;
+        let clusters = hand.bytes.chunks(cluster_len());
+        for ((piece, cluster), at) in hand.batch.pieces.iter().zip(clusters).zip(0..) {
+            if is_zero(cluster) {
+                continue;
+            }
+            // Less than a cluster, or it is no gain.
+            let room = streams.get_mut(used..used + cluster_len() - 1);
+            let stream = match (&mut self.encoder, room) {
+                (Some(encoder), Some(room)) => encoder.compress2(room, cluster).ok(),
+                _ => None,
+            };
+            let found = match stream {
+                Some(length) => {
+                    let end = used + length.max(MIN_STREAM);
+                    if let Some(padding) = streams.get_mut(used + length..end) {
+                        padding.fill(0);
+                    }
+                    let range = used..end;
+                    used = end;
+                    Found::Stream(range)
+                }
+                None => Found::Plain(at * cluster_len()..(at + 1) * cluster_len()),
+            };
+            hand.items.push((piece.cluster, at, found));
+        }
+    }
 
     /// Writes the batch, what lies together in one piece.
-    fn write(&self, places: &[u64]) -> Result<()> {
+    fn write(&self, hand: &Hand, places: &[u64]) -> Result<()> {
         let mut run: Option<(u64, &[u8], Range<usize>)> = None;
-        for ((_, _, found), place) in self.items.iter().zip(places) {
+        for ((_, _, found), place) in hand.items.iter().zip(places) {
             let (source, range) = match found {
-                Found::Plain(range) => (self.bytes.as_slice(), range.clone()),
-                Found::Stream(range) => (self.streams.as_slice(), range.clone()),
+                Found::Plain(range) => (hand.bytes.as_slice(), range.clone()),
+                Found::Stream(range) => (hand.streams.as_slice(), range.clone()),
             };
             if let Some((start, of, whole)) = &mut run {
                 let continues = std::ptr::eq(*of, source)

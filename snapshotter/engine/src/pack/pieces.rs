@@ -11,8 +11,8 @@ use crate::layout::{CLUSTER_BYTES, Layout};
 use crate::mapping::MappedRuns;
 use crate::reader::{Compression, Decoder, Extent, fill};
 
-/// Clusters that are read, encoded or decoded, and written in one go: 1 MiB of the disk.
-pub(crate) const BATCH: usize = 16;
+/// Clusters that are read, encoded or decoded, and written in one go: 512 KiB of the disk.
+pub(crate) const BATCH: usize = 8;
 /// Streams are read in one piece if they lie within so many bytes: those of one batch nearly always do.
 const SPAN_BYTES: u64 = 2 << 20;
 
