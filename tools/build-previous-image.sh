@@ -12,7 +12,8 @@ fi
 echo "building $(git log -1 --format='%h (%s)' "$commit") into .cache/previous (minutes the first time)"
 rm -rf "$out/source" "$out/commit"
 mkdir -p "$out/source"
-git archive "$commit" | tar -x -C "$out/source"
+# Newer than what was built before from another commit: cargo goes by that.
+git archive "$commit" | tar -x -m -C "$out/source"
 # A target folder of its own: the programs have the same names as those that are tested.
 binaries=$(sed -n 's/^binary \(.*\)/-p \1 --bin \1/p' "$out/source/deploy/image/contents")
 # shellcheck disable=SC2086 # several words

@@ -15,8 +15,9 @@ use super::options::Disk;
 use crate::scratch_fs::FsKind;
 use crate::{loops, mounts, wait};
 
-/// How long the last user of a filesystem may take to let go: also a mount namespace that was made as a copy of ours a moment ago.
-const USERS: Duration = Duration::from_secs(30);
+/// How long the last user of a filesystem may take to let go: also a mount namespace that was made as a copy of ours a moment ago, and
+/// the kernel when it still has to write out what was written to it.
+const USERS: Duration = Duration::from_secs(180);
 
 /// The disk of the node in `folder`.
 #[derive(Clone, Debug)]

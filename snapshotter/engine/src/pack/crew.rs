@@ -114,8 +114,8 @@ where
     Ok(())
 }
 
-/// Whether a worker waits for the turn of what it has done. None of what it has may be before that: so the first batch of all is
-/// never with one who waits.
+/// Whether a worker waits for the turn of what it has done. Only for the first of what it has: so whoever has the first batch of all
+/// never waits, and somebody always goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// It has something else to do.
