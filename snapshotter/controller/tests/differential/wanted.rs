@@ -524,6 +524,16 @@ pub const SOMETIMES: &[Wanted] = &[
         why: "upstream marks the content that it leaves behind only if it looks at it before the snapshot is gone",
     },
     Wanted {
+        scenario: "a_retained_snapshot_is_deleted_while_the_driver_fails",
+        at: "*",
+        sides: BOTH,
+        path: "*metadata.annotations.snapshot.storage.kubernetes.io/volumesnapshot-being-deleted",
+        upstream: "-",
+        ours: "yes",
+        why: "upstream's sidecar replaces all annotations by those that it knows when it tries again (setAnnVolumeSnapshotBeingCreated), \
+              and the mark that its controller made just then is lost; ours writes one annotation",
+    },
+    Wanted {
         scenario: "issue_1449_and_the_provisioner_lets_go_of_the_snapshot",
         at: "let go",
         sides: FULL,
