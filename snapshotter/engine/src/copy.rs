@@ -1,8 +1,9 @@
 //! Copies of data where the filesystem cannot share blocks: holes stay holes, memory stays bounded.
 //!
 //! Several threads read and write past the page cache: neither does the copy push out what guests use of it, nor is what it writes
-//! written out by the kernel's own threads, which give way to nobody. Where that cannot be (a target in memory, ends that are no
-//! blocks) one thread copies through the page cache.
+//! written out by the kernel's own threads, which give way to nobody. Short runs of data are written through the page cache, and out
+//! of it at once, by the same threads. Where nothing of that can be (a target in memory, ends that are no blocks) one thread copies
+//! through the page cache.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -30,6 +31,9 @@ const FEW_BYTES: u64 = 8 << 20;
 /// So much of the target is allocated at once, ahead of those who write it: a write past the page cache that has to allocate keeps
 /// all others waiting.
 const ALLOCATED_BYTES: u64 = 256 << 20;
+/// A run of data that is shorter than this is scattered: allocating it and writing it past the page cache would be a transaction of the
+/// filesystem's journal each. It is written through the page cache, and written out at once.
+const SCATTERED_BYTES: u64 = 8 << 20;
 /// What addresses, offsets and lengths past the page cache are multiples of, on any disk.
 const ALIGNED: u64 = 4096;
 
@@ -197,6 +201,8 @@ fn copy_by_all(
 struct Chunk {
     from: Range<u64>,
     to: u64,
+    /// It is of a short run.
+    is_scattered: bool,
 }
 
 impl Chunk {
@@ -218,6 +224,8 @@ struct Runs<'a> {
     runs: DataRuns<'a>,
     /// The rest of the run that is being copied, from the start of the part.
     run: Range<u64>,
+    /// That run is short.
+    is_scattered: bool,
     /// The target is allocated up to here, or cannot be allocated ahead.
     allocated: Option<u64>,
     shareable: bool,
@@ -231,6 +239,7 @@ impl<'a> Runs<'a> {
             target_offset,
             runs: DataRuns::new(source.file, source.offset, source.length),
             run: 0..0,
+            is_scattered: false,
             allocated: Some(0),
             shareable: true,
         }
@@ -261,11 +270,11 @@ impl<'a> Runs<'a> {
         if !self.find()? {
             return Ok(None);
         }
-        let to_boundary = CHUNK_BYTES - (self.source.offset + self.run.start) % CHUNK_BYTES;
-        let chunk = self.chunk(to_boundary);
-        if self
-            .allocated
-            .is_some_and(|end| end < chunk.to + chunk.length())
+        let chunk = self.chunk(CHUNK_BYTES);
+        if !chunk.is_scattered
+            && self
+                .allocated
+                .is_some_and(|end| end < chunk.to + chunk.length())
         {
             self.allocate(chunk.to)?;
         }
@@ -277,7 +286,10 @@ impl<'a> Runs<'a> {
     fn find(&mut self) -> Result<bool> {
         while self.run.is_empty() {
             match self.runs.next().transpose()? {
-                Some(run) => self.run = run,
+                Some(run) => {
+                    self.is_scattered = run.end - run.start < SCATTERED_BYTES;
+                    self.run = run;
+                }
                 None => return Ok(false),
             }
         }
@@ -291,6 +303,7 @@ impl<'a> Runs<'a> {
         Chunk {
             from: from..from + length,
             to: self.target_offset + self.run.start,
+            is_scattered: self.is_scattered,
         }
     }
 
@@ -339,6 +352,8 @@ struct Copier<'a> {
     source: &'a File,
     target: &'a File,
     direct: Option<&'a Direct>,
+    /// What is being written out of the page cache.
+    behind: Option<Range<u64>>,
     /// A chunk, and room to begin it at an aligned address.
     memory: Vec<u8>,
 }
@@ -349,6 +364,7 @@ impl<'a> Copier<'a> {
             source,
             target,
             direct,
+            behind: None,
             memory: vec![0; usize::try_from(CHUNK_BYTES + ALIGNED).unwrap_or(0)],
         }
     }
@@ -367,13 +383,38 @@ impl<'a> Copier<'a> {
         if let Some(direct) = self.direct
             && chunk.is_aligned()
         {
-            match through(bytes, chunk, &direct.source, &direct.target) {
+            let target = if chunk.is_scattered {
+                self.target
+            } else {
+                &direct.target
+            };
+            match through(bytes, chunk, &direct.source, target) {
                 // What the disk under it wants is not what any disk wants.
                 Err(error) if error.errno() == Some(Errno::EINVAL as i32) => self.direct = None,
+                Ok(()) if chunk.is_scattered => return self.write_out(chunk),
                 done => return done,
             }
         }
         through(bytes, chunk, self.source, self.target)
+    }
+
+    /// Begins to write a chunk out of the page cache, and lets go of the one before it.
+    fn write_out(&mut self, chunk: &Chunk) -> Result<()> {
+        let during = "write out the copy";
+        pool::sys::begin_write_out(self.target, chunk.to, chunk.length()).during(during)?;
+        let before = self.behind.replace(chunk.to..chunk.to + chunk.length());
+        let Some(before) = before else {
+            return Ok(());
+        };
+        let length = before.end - before.start;
+        pool::sys::write_out(self.target, before.start, length).during(during)?;
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        if let Err(errno) = posix_fadvise(self.target, number(before.start), number(length), advice)
+        {
+            tracing::debug!(%errno, "advice on cached pages of a copy was refused");
+        }
+        Ok(())
     }
 }
 
