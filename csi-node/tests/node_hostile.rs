@@ -209,7 +209,7 @@ impl Foreign {
             .arg(&path)
             .status();
         assert!(made.unwrap().success());
-        let device = pool::attach::loop_device::attach(&file, false)
+        let device = pool::attach::loop_device::attach(&file, "hostile", false)
             .unwrap()
             .device;
         let mount_point = folder.join("foreign");

@@ -16,10 +16,10 @@ use std::cell::RefCell;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use attach::{MIB, Scratch, allocated, record, unformatted, write_file};
+use attach::{MIB, Scratch, allocated, attach_image, record, unformatted, write_file};
 use pool::ErrorKind;
 use pool::attach::filesystem::{Grown, check, ensure_made, grow, grow_before_mount, usage};
-use pool::attach::loop_device::{attach as attach_image, detach, set_capacity};
+use pool::attach::loop_device::{detach, set_capacity};
 use pool::attach::mount::{mount_filesystem, unmount_top};
 use pool::attach::mount_options::MountOptions;
 use pool::record::{Format, FormatState, FsType, Provisioning};

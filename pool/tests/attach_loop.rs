@@ -14,14 +14,13 @@ mod attach;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use attach::{MIB, Scratch};
+use attach::{MIB, Scratch, attach_image};
 use pool::ErrorKind;
-use pool::attach::loop_device::{
-    self, ImageKey, Usage, all_backed_by_device, attach as attach_image, detach, find,
-};
+use pool::attach::loop_device::{self, ImageKey, Usage, all_backed_by_device, detach, find};
 use pool::attach::mount::{bind_device, unmount_top};
 use pool::record::FsType;
 
@@ -254,6 +253,60 @@ fn a_device_that_is_going_away_is_kept_when_it_is_needed_again() {
     drop(user);
     assert_eq!(find(device.image).unwrap(), [again.device]);
     assert!(!again.device.autoclear);
+}
+
+#[test]
+fn a_released_number_is_not_there_for_others_to_take() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let name = format!("{:?}", ImageKey::of(&image).unwrap());
+    let attach = || loop_device::attach(&image, &name, false).unwrap().device;
+    let device = attach();
+    detach(&device).unwrap();
+    assert!(!is_known(device.number));
+    assert_eq!(attach().number, device.number);
+    // Open when it was detached: it went away later, and nobody came by.
+    let user = File::open(device.path()).unwrap();
+    assert_eq!(detach(&device).unwrap_err().kind(), ErrorKind::InUse);
+    drop(user);
+    loop_device::remove_unused(&name).unwrap();
+    assert!(!is_known(device.number));
+    assert!(!device.path().exists());
+}
+
+#[test]
+fn a_device_in_use_is_not_taken_out_of_the_kernel_by_its_name() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let name = format!("{:?}", ImageKey::of(&image).unwrap());
+    let device = loop_device::attach(&image, &name, false).unwrap().device;
+    loop_device::remove_unused(&name).unwrap();
+    assert_eq!(find(device.image).unwrap(), [device]);
+}
+
+#[test]
+fn a_device_whose_number_the_kernel_chose_is_used_and_left_to_the_kernel() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    losetup(&["-f", scratch.path().join("a.img").to_str().unwrap()]);
+    let attached = attach_image(&image, false).unwrap();
+    assert!(!attached.fresh);
+    detach(&attached.device).unwrap();
+    assert!(find(attached.device.image).unwrap().is_empty());
+    assert!(is_known(attached.device.number));
+}
+
+fn is_known(number: u32) -> bool {
+    Path::new(&format!("/sys/block/loop{number}")).exists()
+}
+
+#[test]
+fn a_volume_whose_number_is_taken_gets_another() {
+    let scratch = Scratch::new();
+    let (first, second) = (scratch.image("a.img", MIB), scratch.image("b.img", MIB));
+    let name = format!("{:?}", ImageKey::of(&first).unwrap());
+    let attach = |image| loop_device::attach(image, &name, false).unwrap().device;
+    assert_ne!(attach(&first).number, attach(&second).number);
 }
 
 #[test]

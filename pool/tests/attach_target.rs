@@ -13,9 +13,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use attach::{MIB, Scratch, write_file};
+use attach::{MIB, Scratch, attach_image, write_file};
 use pool::ErrorKind;
-use pool::attach::loop_device;
 use pool::attach::mount::{bind_device, bind_folder, mount_filesystem, unmount_top};
 use pool::attach::mount_options::MountOptions;
 use pool::attach::target::{Content, Found, TargetBase};
@@ -157,7 +156,7 @@ fn a_volume_is_mounted_nosuid_and_nodev_and_bound_read_only_where_asked() {
 fn a_published_device_is_a_block_device_that_can_be_written() {
     let scratch = Scratch::new();
     let image = scratch.image("a.img", MIB);
-    let device = loop_device::attach(&image, false).unwrap().device;
+    let device = attach_image(&image, false).unwrap().device;
     let target = scratch.target("t");
     target.make_file().unwrap();
     bind_device(&device, &target).unwrap();
@@ -194,7 +193,7 @@ fn a_busy_mount_is_in_use_and_stays() {
 fn a_target_that_is_swapped_for_a_link_never_redirects() {
     let scratch = Scratch::new();
     let image = scratch.formatted("a.img", FsType::Ext4, 16 * MIB);
-    let device = loop_device::attach(&image, false).unwrap().device;
+    let device = attach_image(&image, false).unwrap().device;
     let victim = scratch.path().join("victim");
     fs::create_dir(&victim).unwrap();
     write_file(&victim.join("canary"), b"alive");

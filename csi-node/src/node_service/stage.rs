@@ -105,11 +105,16 @@ pub(super) fn attach(
 ) -> Result<LoopDevice> {
     let image = open_image(pool, record, read_only)?;
     mark_staged(pool, record)?;
-    attach_image(&image, read_only, rollback)
+    attach_image(&image, record, read_only, rollback)
 }
 
-fn attach_image(image: &File, read_only: bool, rollback: &mut Rollback<'_>) -> Result<LoopDevice> {
-    let attached = loop_device::attach(image, read_only)?;
+fn attach_image(
+    image: &File,
+    record: &VolumeRecord,
+    read_only: bool,
+    rollback: &mut Rollback<'_>,
+) -> Result<LoopDevice> {
+    let attached = loop_device::attach(image, &record.id.to_string(), read_only)?;
     let device = attached.device;
     if attached.fresh {
         rollback.push(move || loop_device::detach(&device));
@@ -192,7 +197,7 @@ fn mount_new<'a>(
     filesystem::ensure_made(&image, record, format, |state| {
         record_state(pool, &record.id, state)
     })?;
-    let device = attach_image(&image, false, rollback)?;
+    let device = attach_image(&image, record, false, rollback)?;
     // Mounted at another path by a stage that was never undone, or by a pod that runs and whose mount kubelet has taken away
     // from the node meanwhile: it is in use, and was checked then.
     let is_mounted = matches!(loop_device::usage(&device)?, Usage::Mounted(_))

@@ -107,7 +107,7 @@ pub(super) fn unstage(volume: &LostVolume, targets: &TargetBase, place: &Place) 
     for device in &devices {
         loop_device::detach_lost(device)?;
     }
-    Ok(())
+    loop_device::remove_unused(&place.volume)
 }
 
 impl LostVolume {

@@ -32,6 +32,7 @@ pub(super) fn unstage(pool: &Pool, targets: &TargetBase, place: &Place) -> Resul
     for device in devices {
         loop_device::detach(&device)?;
     }
+    loop_device::remove_unused(&place.volume)?;
     reached(Step::UnstageDetached)
 }
 

@@ -139,7 +139,8 @@ pub(super) const LOOP_SET_STATUS64: u64 = 0x4c04;
 pub(super) const LOOP_GET_STATUS64: u64 = 0x4c05;
 pub(super) const LOOP_SET_CAPACITY: u64 = 0x4c07;
 pub(super) const LOOP_CONFIGURE: u64 = 0x4c0a;
-pub(super) const LOOP_CTL_GET_FREE: u64 = 0x4c82;
+pub(super) const LOOP_CTL_ADD: u64 = 0x4c80;
+pub(super) const LOOP_CTL_REMOVE: u64 = 0x4c81;
 pub(super) const FICLONE: u64 = nix::request_code_write!(0x94, 9, size_of::<i32>());
 pub(super) const FICLONERANGE: u64 =
     nix::request_code_write!(0x94, 13, size_of::<FileCloneRange>());

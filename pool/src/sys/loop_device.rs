@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use super::abi::{
-    BLKGETSIZE64, LOOP_CLR_FD, LOOP_CONFIGURE, LOOP_CTL_GET_FREE, LOOP_GET_STATUS64,
+    BLKGETSIZE64, LOOP_CLR_FD, LOOP_CONFIGURE, LOOP_CTL_ADD, LOOP_CTL_REMOVE, LOOP_GET_STATUS64,
     LOOP_SET_CAPACITY, LOOP_SET_STATUS64, LoopConfigAbi, LoopInfo64,
 };
 use super::clone::check;
@@ -48,14 +48,32 @@ pub struct LoopStatus {
     pub size_limit: u64,
 }
 
-/// The number of a loop device that is free now; another process can take it before the caller does.
+/// Makes the loop device with this number, bound to nothing.
 ///
 /// # Errors
-/// `ENOSPC` when there can be no more.
-pub fn loop_get_free(control: &File) -> io::Result<u32> {
-    // SAFETY: the descriptor is open; the call takes no argument.
-    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
-    u32::try_from(number).map_err(|_negative| io::Error::last_os_error())
+/// `EEXIST` when there is one, `EINVAL` when the kernel has no such number.
+pub fn loop_add(control: &File, number: u32) -> io::Result<()> {
+    let number = libc::c_long::from(i32::try_from(number).map_err(|_large| invalid())?);
+    // SAFETY: the descriptor is open; the argument is a plain number.
+    made(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_ADD, number) })
+}
+
+/// Removes the loop device with this number.
+///
+/// # Errors
+/// `ENODEV` when there is none, `EBUSY` when it is bound or open.
+pub fn loop_remove(control: &File, number: u32) -> io::Result<()> {
+    let number = libc::c_long::from(i32::try_from(number).map_err(|_large| invalid())?);
+    // SAFETY: the descriptor is open; the argument is a plain number.
+    made(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_REMOVE, number) })
+}
+
+/// These calls answer with the number of the device.
+fn made(answer: libc::c_int) -> io::Result<()> {
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Binds `backing` to the loop device `device` in one step.

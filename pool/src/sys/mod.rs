@@ -23,7 +23,7 @@ pub use freeze::{freeze, shutdown_xfs, thaw};
 pub use grow::{XfsGeometry, grow_ext4, grow_xfs, xfs_geometry};
 pub use inode_flags::{cow_extent_size, is_nocow, set_cow_extent_size, set_nocow};
 pub use loop_device::{
-    LoopConfig, LoopStatus, block_device_bytes, loop_clear, loop_configure, loop_get_free,
+    LoopConfig, LoopStatus, block_device_bytes, loop_add, loop_clear, loop_configure, loop_remove,
     loop_set_autoclear, loop_set_capacity, loop_status,
 };
 pub use priority::{give_way, yield_to_others};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use pool::VolumeId;
 use pool::attach::filesystem;
-use pool::attach::loop_device::{self, ImageKey, LoopDevice};
+use pool::attach::loop_device::{self, Attached, ImageKey, LoopDevice};
 use pool::attach::mount::{mount_filesystem, unmount_top};
 use pool::attach::mount_options::MountOptions;
 use pool::attach::mountinfo::MountTable;
@@ -21,6 +21,12 @@ use pool::record::{
 use tempfile::TempDir;
 
 pub const MIB: u64 = 1 << 20;
+
+/// The device of an image that is a volume of its own.
+pub fn attach_image(image: &File, read_only: bool) -> pool::Result<Attached> {
+    let ImageKey { device, inode } = ImageKey::of(image)?;
+    loop_device::attach(image, &format!("{device}-{inode}"), read_only)
+}
 
 pub struct Scratch {
     folder: Option<TempDir>,
@@ -81,7 +87,7 @@ impl Scratch {
 
     /// The filesystem of `image`, mounted for writing at a folder of this name.
     pub fn mounted(&self, image: &File, fs: FsType, name: &str) -> (LoopDevice, Target) {
-        let device = loop_device::attach(image, false).unwrap().device;
+        let device = attach_image(image, false).unwrap().device;
         let target = self.folder(name);
         let options = MountOptions::default();
         mount_filesystem(&device, fs, &options, &target).unwrap();

@@ -275,11 +275,19 @@ impl<'a> Load<'a> {
             has_not_failed(space, name);
             let size = format!("jsonpath={{.status.capacity.storage}}={mebibytes}Mi");
             patiently(space, &format!("pvc/{name}"), &size);
-            // Its content may be on its way, and a kubelet that was killed a moment ago does not know its pods yet.
+            // Its content may be on its way, and a kubelet that was killed a moment ago does not know its pods yet. One that
+            // was started while the API server did not answer it took the device away, and gives it back: it is empty meanwhile.
+            let read = reading(name, *block);
+            let line = format!(
+                "test -e /tmp/up && text=$({read}) && test -n \"$text\" && echo \"$text\" {END}"
+            );
+            let words = ["-n", &space.name, "exec", name, "--", "sh", "-c", &line];
+            let mut told = String::new();
             wait::until(&format!("{name} has its content"), ANSWERS, || {
-                space.sh_succeeds(name, "test -e /tmp/up")
+                let ran = space.cluster.try_kubectl(&words);
+                told = ran.out.trim().to_owned();
+                ran.code == Some(0)
             });
-            let told = space.sh(name, &format!("{}; echo {END}", reading(name, *block)));
             // Without it the answer has not come through: that says nothing of the volume.
             let found = told
                 .strip_suffix(END)

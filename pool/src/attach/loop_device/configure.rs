@@ -1,18 +1,15 @@
 //! Binding an image to a loop device.
 
-use std::fs::{File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
-use std::thread;
-use std::time::Duration;
+use std::fs::File;
 
-use super::{ImageKey, LoopDevice, SECTOR_BYTES, exclusive, find, node, read_status};
+use super::{
+    ImageKey, LoopDevice, SECTOR_BYTES, exclusive, find, is_gone, node, number, read_status,
+};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
-/// How often another process may be faster than us in taking a free device.
-const ATTEMPTS: u32 = 64;
-/// The longest pause between two attempts, in microseconds.
-const LONGEST_PAUSE_US: u64 = 20_000;
+/// How many numbers of devices are tried that others have taken.
+const ATTEMPTS: usize = 64;
 
 /// A device, and whether it is new.
 #[derive(Clone, Copy, Debug)]
@@ -23,15 +20,16 @@ pub struct Attached {
     pub fresh: bool,
 }
 
-/// The loop device of `image`, made if there is none. Idempotent; safe from any number of threads.
+/// The loop device of `image`, made if there is none. Idempotent; safe from any number of threads. What is made has the number
+/// that belongs to `name`, the volume's, unless that is taken.
 ///
 /// A writable and a read-only device of one image may exist beside each other, but never two writable ones. An existing
 /// device is grown to the size of the image. `image` must be open for writing unless `read_only`.
 ///
 /// # Errors
-/// `InUse` when somebody bound only a part of the image, or bound it twice; `NoSpace` when there are no more loop
-/// devices; `Io`.
-pub fn attach(image: &File, read_only: bool) -> Result<Attached> {
+/// `InUse` when somebody bound only a part of the image, or bound it twice; `Busy` when others took each device that it may
+/// have; `Io`.
+pub fn attach(image: &File, name: &str, read_only: bool) -> Result<Attached> {
     let key = ImageKey::of(image)?;
     let _lock = exclusive();
     let existing = find(key)?;
@@ -41,7 +39,7 @@ pub fn attach(image: &File, read_only: bool) -> Result<Attached> {
             fresh: false,
         });
     }
-    let device = configure(image, key, read_only)?;
+    let device = configure(image, key, name, read_only)?;
     Ok(Attached {
         device,
         fresh: true,
@@ -104,27 +102,30 @@ fn adopt(device: LoopDevice, image: &File) -> Result<LoopDevice> {
     })
 }
 
-fn configure(image: &File, key: ImageKey, read_only: bool) -> Result<LoopDevice> {
-    let control = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/loop-control")
-        .during("open /dev/loop-control")?;
-    for attempt in 0..ATTEMPTS {
-        let number = sys::loop_get_free(&control).during("ask for a free loop device")?;
-        let file = if read_only {
-            node::open(number, false)?
+fn configure(image: &File, key: ImageKey, name: &str, read_only: bool) -> Result<LoopDevice> {
+    let control = number::control()?;
+    for number in number::of(name, read_only).take(ATTEMPTS) {
+        number::add(&control, number)?;
+        let opened = if read_only {
+            node::open(number, false)
         } else {
-            node::open_for_writing(number)?
+            node::open_for_writing(number)
+        };
+        let file = match opened {
+            Ok(file) => file,
+            // Somebody is just removing it.
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error),
         };
         if bind(&file, image, read_only)? {
             return verify(number, &file, key, read_only);
         }
-        pause(attempt);
     }
     Err(Error::new(
         ErrorKind::Busy,
-        format!("other processes took each of {ATTEMPTS} free loop devices before us: try again"),
+        format!(
+            "others have taken each of {ATTEMPTS} loop devices that the volume may have: try again"
+        ),
     ))
 }
 
@@ -173,13 +174,6 @@ fn verify(number: u32, file: &File, key: ImageKey, read_only: bool) -> Result<Lo
             "/dev/loop{number} did not become what was asked (read-only: {read_only}): {device:?}"
         ),
     ))
-}
-
-/// Processes that lose against each other must not meet again at the same time.
-fn pause(attempt: u32) {
-    let longest = (50_u64 << attempt.min(10)).min(LONGEST_PAUSE_US);
-    let random = RandomState::new().hash_one(attempt);
-    thread::sleep(Duration::from_micros(random % longest));
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{LoopDevice, bound, exclusive, node, read_status, status};
+use super::{LoopDevice, bound, exclusive, node, number, read_status, status};
 use crate::attach::mountinfo::{DeviceNumber, MountTable};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
@@ -103,7 +103,22 @@ pub fn detach(device: &LoopDevice) -> Result<()> {
     drop(file);
     // A device that a process keeps open must not hold up all others.
     drop(lock);
-    wait_until(device.number, || Ok(!still_bound(device)?))
+    wait_until(device.number, || Ok(!still_bound(device)?))?;
+    number::remove(device.number)
+}
+
+/// Takes the devices of volume `name` out of the kernel that are bound to nothing: one that a process had open when it was
+/// detached went away later, and its number is still there for others to take.
+///
+/// # Errors
+/// `Io`.
+pub fn remove_unused(name: &str) -> Result<()> {
+    for read_only in [false, true] {
+        if let Some(own) = number::of(name, read_only).next() {
+            number::remove(own)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens a device so that nobody can mount it before it is gone; `None` if it is gone already. An exclusive open fails when

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::detach::{clear, holder, in_use, usage_of, wait_until};
-use super::{Usage, backing_path, exclusive, node};
+use super::{Usage, backing_path, exclusive, node, number};
 use crate::attach::mountinfo::DeviceNumber;
 use crate::error::Result;
 
@@ -71,7 +71,8 @@ pub fn detach_lost(device: &LostDevice) -> Result<()> {
     clear(device.number, &file)?;
     drop(file);
     drop(lock);
-    wait_until(device.number, || Ok(!still_bound(device)))
+    wait_until(device.number, || Ok(!still_bound(device)))?;
+    number::remove(device.number)
 }
 
 fn lost(number: u32) -> Result<Option<LostDevice>> {

@@ -1,7 +1,8 @@
 //! Loop devices: the block device a pod sees is one over the image file, with direct I/O.
 //!
-//! - A device belongs to an image when its status names the image's device and inode number. Numbers of loop devices
-//!   are given out again by the kernel, and the path in sysfs is cut, renamed and ambiguous, so neither is looked at.
+//! - A device belongs to an image when its status names the image's device and inode number. Others may take the number that
+//!   a volume's device should have, and the path in sysfs is cut, renamed and ambiguous, so neither is looked at.
+//! - No other volume gets the number of a volume's device ([`number`]): a container may still have it.
 //! - One `LOOP_CONFIGURE` sets everything, so there is no moment in which a device is half made.
 //! - No autoclear: a device must not vanish because its last user closed it between two calls of kubelet. What a
 //!   killed agent leaves is found again by [`all_backed_by_device`].
@@ -10,6 +11,7 @@ mod configure;
 mod detach;
 mod lost;
 mod node;
+mod number;
 mod writes;
 
 use std::fs::{self, File};
@@ -17,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use configure::{Attached, attach, set_capacity};
-pub use detach::{Usage, detach, is_claimed, is_held, usage};
+pub use detach::{Usage, detach, is_claimed, is_held, remove_unused, usage};
 pub use lost::{LostDevice, detach_lost, find_lost, lost_by_device_number};
 pub use writes::{Writes, writes};
 

@@ -217,7 +217,7 @@ mod tests {
     fn a_bound_device_that_is_not_listed_is_found_in_sysfs() {
         let image = tempfile::tempfile().unwrap();
         image.set_len(1 << 20).unwrap();
-        let device = crate::attach::loop_device::attach(&image, false)
+        let device = crate::attach::loop_device::attach(&image, "listed", false)
             .unwrap()
             .device;
         let node = Node {
