@@ -127,17 +127,22 @@ impl ScratchFs {
         !mounts::at(&self.mount_point()).is_empty()
     }
 
-    /// Mounts it.
+    /// Mounts it. A process that another test forked while [`Self::wait_released`] had the device open has it too, and alone, until
+    /// it executes its own program: that is waited for.
     #[track_caller]
     pub fn mount(&self) {
-        mount(
-            Some(&self.device),
-            &self.mount_point(),
-            Some(self.kind.name()),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .expect("mount the scratch filesystem");
+        let mut result = Ok(());
+        let _settled = wait::holds_within(Duration::from_secs(1), || {
+            result = mount(
+                Some(&self.device),
+                &self.mount_point(),
+                Some(self.kind.name()),
+                MsFlags::empty(),
+                None::<&str>,
+            );
+            result != Err(nix::errno::Errno::EBUSY)
+        });
+        result.expect("mount the scratch filesystem");
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(self.mount_point(), open).expect("set the mode of its root");
     }

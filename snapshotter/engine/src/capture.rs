@@ -14,6 +14,9 @@ use crate::digest::{ClusterHash, check_size, digest_of, for_each_cluster};
 use crate::layout::{CLUSTER_BYTES, Layout};
 use crate::tables;
 
+/// How many clusters of metadata are written before the disk is to begin with them: a disk of 4 GiB has about as many.
+const AT_ONCE: usize = 8;
+
 /// A snapshot being made in a private file. The order is [`prepare`](Self::prepare), one of [`reflink`](Self::reflink)
 /// and [`copy`](Self::copy), [`finish`](Self::finish).
 ///
@@ -147,10 +150,22 @@ impl<'a> Cut<'a> {
         let mut written = Vec::new();
         tables::build(&self.layout, runs.by_ref(), &mut |cluster, bytes| {
             written.push(ClusterHash::new(cluster, bytes));
-            self.write_cluster(cluster, bytes)
+            self.write_cluster(cluster, bytes)?;
+            if written.len() % AT_ONCE == 0 {
+                self.begin_write_out();
+            }
+            Ok(())
         })?;
         written.sort_unstable_by_key(|hash| hash.cluster);
         Ok((written, runs.byte_runs()))
+    }
+
+    /// Lets the disk begin with what was written so far. Advice only: the sync of the image says what came of it.
+    fn begin_write_out(&self) {
+        let begun = pool::sys::begin_write_out(self.image, 0, self.layout.data_offset());
+        if let Err(error) = begun {
+            tracing::debug!(%error, "writing out was not begun early");
+        }
     }
 
     /// Writes a cluster without the zero blocks at its end: there is a hole already, and a small disk's tables are

@@ -352,6 +352,9 @@ struct Copier<'a> {
     source: &'a File,
     target: &'a File,
     direct: Option<&'a Direct>,
+    /// What was written to the page cache since: where, and how much of that by this thread.
+    cached: Range<u64>,
+    cached_bytes: u64,
     /// What is being written out of the page cache.
     behind: Option<Range<u64>>,
     /// A chunk, and room to begin it at an aligned address.
@@ -364,6 +367,8 @@ impl<'a> Copier<'a> {
             source,
             target,
             direct,
+            cached: 0..0,
+            cached_bytes: 0,
             behind: None,
             memory: vec![0; usize::try_from(CHUNK_BYTES + ALIGNED).unwrap_or(0)],
         }
@@ -398,12 +403,22 @@ impl<'a> Copier<'a> {
         through(bytes, chunk, self.source, self.target)
     }
 
-    /// Begins to write a chunk out of the page cache, and lets go of the one before it.
+    /// Begins to write the chunks of a MiB out of the page cache, and lets go of those before them. What lies between them is other
+    /// threads', and goes with them.
     fn write_out(&mut self, chunk: &Chunk) -> Result<()> {
         let during = "write out the copy";
-        pool::sys::begin_write_out(self.target, chunk.to, chunk.length()).during(during)?;
-        let before = self.behind.replace(chunk.to..chunk.to + chunk.length());
-        let Some(before) = before else {
+        if self.cached_bytes == 0 {
+            self.cached.start = chunk.to;
+        }
+        self.cached.end = chunk.to + chunk.length();
+        self.cached_bytes += chunk.length();
+        if self.cached_bytes < CHUNK_BYTES {
+            return Ok(());
+        }
+        self.cached_bytes = 0;
+        let length = self.cached.end - self.cached.start;
+        pool::sys::begin_write_out(self.target, self.cached.start, length).during(during)?;
+        let Some(before) = self.behind.replace(self.cached.clone()) else {
             return Ok(());
         };
         let length = before.end - before.start;

@@ -20,7 +20,7 @@ use crate::mapping::MappedRuns;
 use crate::pack::{Pack, pack};
 use crate::packed::{PackedImage, check_packed_size, packed};
 use crate::restore::checked_layout;
-use crate::tables::{COPIED, set_count, set_entry};
+use crate::tables::{COPIED, set_counts, set_entry};
 
 /// Writes the disk of a snapshot into `target`, a new empty file, as a compact qcow2 file, and makes the file durable (not
 /// its name). Blocks are shared or copied by the kernel where it can; memory stays below 4 MiB. The snapshot's metadata is
@@ -189,9 +189,10 @@ impl Writer<'_> {
             let place = blocks.first + number;
             set_entry(&mut table, number, place * CLUSTER_BYTES);
             let mut block = vec![0; cluster_len()];
-            for counted in 0..COUNTS_PER_BLOCK.min(end - number * COUNTS_PER_BLOCK) {
-                set_count(&mut block, counted);
-            }
+            set_counts(
+                &mut block,
+                0..COUNTS_PER_BLOCK.min(end - number * COUNTS_PER_BLOCK),
+            );
             self.write(place, &block)?;
         }
         self.write(self.compact.refcount_table.first, &table)

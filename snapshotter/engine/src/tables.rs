@@ -125,17 +125,23 @@ impl<'a, 's> Builder<'a, 's> {
 
     /// Sets the refcounts of data clusters, given by their numbers in the file.
     fn count_data(&mut self, run: Range<u64>) -> Result<()> {
-        for cluster in run {
-            let block = cluster / COUNTS_PER_BLOCK;
-            if usize::try_from(block).is_ok_and(|block| block < self.front.len()) {
-                self.count_metadata(cluster);
+        let mut next = run.start;
+        while next < run.end {
+            let block = next / COUNTS_PER_BLOCK;
+            let first = block * COUNTS_PER_BLOCK;
+            let end = run.end.min(first + COUNTS_PER_BLOCK);
+            let counts = next - first..end - first;
+            next = end;
+            let place = usize::try_from(block).ok();
+            if let Some(front) = place.and_then(|block| self.front.get_mut(block)) {
+                set_counts(front, counts);
                 continue;
             }
             if self.block.number != Some(block) {
                 self.finish_block()?;
                 self.block.number = Some(block);
             }
-            set_count(&mut self.block.bytes, cluster % COUNTS_PER_BLOCK);
+            set_counts(&mut self.block.bytes, counts);
         }
         Ok(())
     }
@@ -160,7 +166,8 @@ impl<'a, 's> Builder<'a, 's> {
     fn count_metadata(&mut self, cluster: u64) {
         let block = usize::try_from(cluster / COUNTS_PER_BLOCK).ok();
         if let Some(bytes) = block.and_then(|block| self.front.get_mut(block)) {
-            set_count(bytes, cluster % COUNTS_PER_BLOCK);
+            let index = cluster % COUNTS_PER_BLOCK;
+            set_counts(bytes, index..index + 1);
         }
     }
 
@@ -211,14 +218,12 @@ pub(crate) fn set_entry(table: &mut [u8], index: u64, entry: u64) {
     }
 }
 
-/// Sets the 2 byte count number `index` to 1.
-pub(crate) fn set_count(block: &mut [u8], index: u64) {
+/// Sets the 2 byte counts of these numbers to 1.
+pub(crate) fn set_counts(block: &mut [u8], indices: Range<u64>) {
     let (counts, _) = block.as_chunks_mut::<2>();
-    if let Some(slot) = usize::try_from(index)
-        .ok()
-        .and_then(|at| counts.get_mut(at))
-    {
-        *slot = 1u16.to_be_bytes();
+    let place = |index| usize::try_from(index).unwrap_or(usize::MAX);
+    if let Some(slots) = counts.get_mut(place(indices.start)..place(indices.end)) {
+        slots.fill(1u16.to_be_bytes());
     }
 }
 

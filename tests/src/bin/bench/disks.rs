@@ -28,9 +28,12 @@ pub(crate) enum Shape {
     Sparse,
     /// Full, then 20,000 blocks of 4 KiB were overwritten while a snapshot held the old ones.
     Fragmented,
+    /// 20,000 blocks of 4 KiB were written, and nothing else.
+    Scattered,
 }
 
 impl Shape {
+    /// Of the disks whose blocks are shared.
     pub(crate) const ALL: [Self; 4] =
         [Self::Contiguous, Self::Full, Self::Sparse, Self::Fragmented];
 
@@ -40,6 +43,7 @@ impl Shape {
             Self::Full => "full",
             Self::Sparse => "10 % in 1 MiB pieces",
             Self::Fragmented => "fragmented",
+            Self::Scattered => "20,000 blocks of 4 KiB",
         }
     }
 }
@@ -62,6 +66,10 @@ pub(crate) fn make(fixture: &Fixture, bytes: u64, shape: Shape) -> Result<Attach
     } else {
         MIB
     };
+    if shape == Shape::Scattered {
+        scatter(&volume.target, bytes)?;
+        return Ok(volume);
+    }
     fill(&volume.target, bytes, step)?;
     if shape == Shape::Fragmented {
         let request = requests::snapshot("bench-old-blocks", &volume.volume_id);

@@ -57,13 +57,18 @@ pub(crate) fn measure(plan: &Plan) -> Result<String> {
         "aim",
         "reached",
     ]);
-    // The same amount of data in both.
+    // The same amount of data in the first two.
     let (full, sparse) = if plan.is_quick() {
         (512 * MIB, 5 * GIB)
     } else {
         (GIB, 10 * GIB)
     };
-    for (bytes, shape) in [(full, Shape::Full), (sparse, Shape::Sparse)] {
+    let disks = [
+        (full, Shape::Full),
+        (sparse, Shape::Sparse),
+        (sparse, Shape::Scattered),
+    ];
+    for (bytes, shape) in disks {
         #[expect(clippy::cast_precision_loss, reason = "a size for people")]
         let name = format!("{} GiB, {}", bytes as f64 / GIB as f64, shape.name());
         plan.next(&format!("ext4 {name}"))?;
