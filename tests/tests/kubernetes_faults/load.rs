@@ -15,8 +15,9 @@ const MOST: usize = 8;
 const CALLS: usize = 4;
 /// What comes after the content of a volume that is read.
 const END: &str = "end of it";
-/// How long a kubelet may take to know its pods again.
-const ANSWERS: Duration = Duration::from_secs(60);
+/// How long a kubelet may take to know its pods again, and to give back a volume that it has taken away: it waits for up to two
+/// minutes before it tries again.
+const ANSWERS: Duration = Duration::from_secs(180);
 
 /// A claim with a pod that uses it.
 #[derive(Clone, Debug)]
