@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use attach::{MIB, Scratch, attach_image};
+use attach::{MIB, Scratch, attach_image, name_of};
 use pool::ErrorKind;
 use pool::attach::loop_device::{self, ImageKey, Usage, all_backed_by_device, detach, find};
 use pool::attach::mount::{bind_device, unmount_top};
@@ -259,7 +259,7 @@ fn a_device_that_is_going_away_is_kept_when_it_is_needed_again() {
 fn a_released_number_is_not_there_for_others_to_take() {
     let scratch = Scratch::new();
     let image = scratch.image("a.img", MIB);
-    let name = format!("{:?}", ImageKey::of(&image).unwrap());
+    let name = name_of(ImageKey::of(&image).unwrap());
     let attach = || loop_device::attach(&image, &name, false).unwrap().device;
     let device = attach();
     detach(&device).unwrap();
@@ -278,7 +278,7 @@ fn a_released_number_is_not_there_for_others_to_take() {
 fn a_device_in_use_is_not_taken_out_of_the_kernel_by_its_name() {
     let scratch = Scratch::new();
     let image = scratch.image("a.img", MIB);
-    let name = format!("{:?}", ImageKey::of(&image).unwrap());
+    let name = name_of(ImageKey::of(&image).unwrap());
     let device = loop_device::attach(&image, &name, false).unwrap().device;
     loop_device::remove_unused(&name).unwrap();
     assert_eq!(find(device.image).unwrap(), [device]);
@@ -304,7 +304,7 @@ fn is_known(number: u32) -> bool {
 fn a_volume_whose_number_is_taken_gets_another() {
     let scratch = Scratch::new();
     let (first, second) = (scratch.image("a.img", MIB), scratch.image("b.img", MIB));
-    let name = format!("{:?}", ImageKey::of(&first).unwrap());
+    let name = name_of(ImageKey::of(&first).unwrap());
     let attach = |image| loop_device::attach(image, &name, false).unwrap().device;
     assert_ne!(attach(&first).number, attach(&second).number);
 }
@@ -353,6 +353,7 @@ fn a_loop_device_that_cannot_answer_does_not_hide_the_others() {
     let node = OpenOptions::new().read(true).open(broken.path()).unwrap();
     pool::sys::loop_clear(&node).unwrap();
     drop(node);
+    loop_device::remove_unused(&name_of(broken.image)).unwrap();
     assert_eq!(found.unwrap(), [attached.unwrap().device]);
 }
 

@@ -1,5 +1,6 @@
 //! The kernel's list of loop devices.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,11 +65,33 @@ pub fn detach(name: &Path, inode: u64) -> bool {
     if ran.code != Some(0) {
         eprintln!("{ran}");
     }
-    wait::holds_within(Duration::from_secs(5), || {
+    let gone = wait::holds_within(Duration::from_secs(5), || {
         !all()
             .iter()
             .any(|one| one.name == name && one.back_inode == inode)
-    })
+    });
+    if gone {
+        remove(name);
+    }
+    gone
+}
+
+/// Takes an unbound device out of the kernel that a driver made for a volume. Those that the kernel itself numbers stay.
+fn remove(name: &Path) {
+    /// The first number of a volume's device.
+    const FIRST: u32 = 4096;
+    let number = name
+        .to_str()
+        .and_then(|name| name.strip_prefix("/dev/loop"));
+    let Some(number) = number.and_then(|number| number.parse().ok()) else {
+        return;
+    };
+    if number < FIRST {
+        return;
+    }
+    let control = File::open("/dev/loop-control").expect("open /dev/loop-control");
+    // A driver that attaches the volume again at this moment has it.
+    let _left_to_it = pool::sys::loop_remove(&control, number);
 }
 
 fn parse(entry: &serde_json::Value) -> Loop {

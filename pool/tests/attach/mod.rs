@@ -24,8 +24,11 @@ pub const MIB: u64 = 1 << 20;
 
 /// The device of an image that is a volume of its own.
 pub fn attach_image(image: &File, read_only: bool) -> pool::Result<Attached> {
-    let ImageKey { device, inode } = ImageKey::of(image)?;
-    loop_device::attach(image, &format!("{device}-{inode}"), read_only)
+    loop_device::attach(image, &name_of(ImageKey::of(image)?), read_only)
+}
+
+pub fn name_of(ImageKey { device, inode }: ImageKey) -> String {
+    format!("{device}-{inode}")
 }
 
 pub struct Scratch {
