@@ -275,6 +275,34 @@ fn a_released_number_is_not_there_for_others_to_take() {
 }
 
 #[test]
+fn who_asks_the_kernel_for_a_free_device_never_gets_one_of_a_volume() {
+    let scratch = Scratch::new();
+    let image = scratch.image("a.img", MIB);
+    let attach = || attach_image(&image, false).unwrap().device;
+    let device = attach();
+    detach(&device).unwrap();
+    // As by a container that opens what was taken away from it, and on a node where all devices of the kernel's are in use.
+    let control = File::open("/dev/loop-control").unwrap();
+    pool::sys::loop_add(&control, device.number).unwrap();
+    let published = scratch.image("published.img", MIB);
+    let is_free = |number: &u32| {
+        is_known(*number) && !Path::new(&format!("/sys/block/loop{number}/loop")).exists()
+    };
+    let more_than_free = (0..4096).filter(is_free).count() + 4;
+    let taken: Vec<u32> = (0..more_than_free)
+        .map(|place| {
+            attach_image(&published, false).unwrap();
+            let name = format!("{place}.img");
+            let other = scratch.image(&name, MIB);
+            losetup(&["-f", scratch.path().join(name).to_str().unwrap()]);
+            find(ImageKey::of(&other).unwrap()).unwrap()[0].number
+        })
+        .collect();
+    assert!(taken.iter().all(|number| *number < 4096), "{taken:?}");
+    assert_eq!(attach().number, device.number);
+}
+
+#[test]
 fn a_device_in_use_is_not_taken_out_of_the_kernel_by_its_name() {
     let scratch = Scratch::new();
     let image = scratch.image("a.img", MIB);

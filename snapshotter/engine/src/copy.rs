@@ -2,7 +2,7 @@
 //!
 //! Several threads read and write past the page cache: neither does the copy push out what guests use of it, nor is what it writes
 //! written out by the kernel's own threads, which give way to nobody. Short runs of data are written through the page cache, and out
-//! of it at once, by the same threads. Where nothing of that can be (a target in memory, ends that are no blocks) one thread copies
+//! of it a MiB at a time, by the same threads. Where nothing of that can be (a target in memory, ends that are no blocks) one thread copies
 //! through the page cache.
 
 use std::fmt;
@@ -32,7 +32,7 @@ const FEW_BYTES: u64 = 8 << 20;
 /// all others waiting.
 const ALLOCATED_BYTES: u64 = 256 << 20;
 /// A run of data that is shorter than this is scattered: allocating it and writing it past the page cache would be a transaction of the
-/// filesystem's journal each. It is written through the page cache, and written out at once.
+/// filesystem's journal each. It is written through the page cache, and out of it with others.
 const SCATTERED_BYTES: u64 = 8 << 20;
 /// What addresses, offsets and lengths past the page cache are multiples of, on any disk.
 const ALIGNED: u64 = 4096;

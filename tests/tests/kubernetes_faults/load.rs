@@ -277,18 +277,18 @@ impl<'a> Load<'a> {
             let size = format!("jsonpath={{.status.capacity.storage}}={mebibytes}Mi");
             patiently(space, &format!("pvc/{name}"), &size);
             // Its content may be on its way, and a kubelet that was killed a moment ago does not know its pods yet. One that
-            // was started while the API server did not answer it took the device away, and gives it back: it is empty meanwhile.
+            // was started while the API server did not answer it takes devices away, and gives them back: such a device is
+            // empty meanwhile. What is mounted stays.
             let read = reading(name, *block);
-            let line = format!(
-                "test -e /tmp/up && text=$({read}) && test -n \"$text\" && echo \"$text\" {END}"
-            );
-            let words = ["-n", &space.name, "exec", name, "--", "sh", "-c", &line];
-            let mut told = String::new();
+            let there = if *block {
+                format!("test -e /tmp/up && test -n \"$({read})\"")
+            } else {
+                "test -e /tmp/up".to_owned()
+            };
             wait::until(&format!("{name} has its content"), ANSWERS, || {
-                let ran = space.cluster.try_kubectl(&words);
-                told = ran.out.trim().to_owned();
-                ran.code == Some(0)
+                space.sh_succeeds(name, &there)
             });
+            let told = space.sh(name, &format!("{read}; echo {END}"));
             // Without it the answer has not come through: that says nothing of the volume.
             let found = told
                 .strip_suffix(END)

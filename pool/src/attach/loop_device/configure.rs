@@ -31,7 +31,9 @@ pub struct Attached {
 /// have; `Io`.
 pub fn attach(image: &File, name: &str, read_only: bool) -> Result<Attached> {
     let key = ImageKey::of(image)?;
+    let control = number::control()?;
     let _lock = exclusive();
+    number::keep_spare(&control)?;
     let existing = find(key)?;
     if let Some(device) = choose(&existing, read_only)? {
         return Ok(Attached {
@@ -39,7 +41,7 @@ pub fn attach(image: &File, name: &str, read_only: bool) -> Result<Attached> {
             fresh: false,
         });
     }
-    let device = configure(image, key, name, read_only)?;
+    let device = configure(&control, image, key, name, read_only)?;
     Ok(Attached {
         device,
         fresh: true,
@@ -102,10 +104,15 @@ fn adopt(device: LoopDevice, image: &File) -> Result<LoopDevice> {
     })
 }
 
-fn configure(image: &File, key: ImageKey, name: &str, read_only: bool) -> Result<LoopDevice> {
-    let control = number::control()?;
+fn configure(
+    control: &File,
+    image: &File,
+    key: ImageKey,
+    name: &str,
+    read_only: bool,
+) -> Result<LoopDevice> {
     for number in number::of(name, read_only).take(ATTEMPTS) {
-        number::add(&control, number)?;
+        number::add(control, number)?;
         let opened = if read_only {
             node::open(number, false)
         } else {

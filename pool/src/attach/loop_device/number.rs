@@ -4,9 +4,14 @@
 //! starts while the API server does not answer it. Where the kernel chooses the number, the lowest free one, the same container
 //! then reads and writes the volume that is attached next. So a volume has a number of its own, the same each time: until it is
 //! attached again the container gets errors, and afterwards its own data.
+//!
+//! A container that opens such a device makes the kernel add it again, unbound, and kubelet asks the kernel for a free device for each
+//! Block volume that a pod uses, to lay it over that. So there are always lower ones for it to give ([`keep_spare`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::node;
 use crate::error::{Context, Error, Result};
@@ -16,6 +21,10 @@ use crate::sys;
 const FIRST: u32 = 4096;
 /// Minor numbers of one driver, of which a device takes as many as it may have partitions (`MINORBITS` of the kernel).
 const MINORS: u32 = 1 << 20;
+/// How many unbound devices there are below for others to take.
+const SPARE: u32 = 8;
+/// How long somebody who looks at all devices may have one open.
+const PASSING: Duration = Duration::from_millis(100);
 
 /// The numbers that devices of ours have on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,18 +84,44 @@ pub(super) fn add(control: &File, number: u32) -> Result<()> {
     }
 }
 
+/// Makes sure that whoever asks the kernel for a free device, which gives the lowest, gets none of a volume's. Each publish asks for
+/// that, and kubelet takes one after each.
+pub(super) fn keep_spare(control: &File) -> Result<()> {
+    let mut spare = 0;
+    for number in 0..Range::present().first {
+        if node::is_bound(number) {
+            continue;
+        }
+        add(control, number)?;
+        spare += 1;
+        if spare == SPARE {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Takes an unbound device of ours out of the kernel, so that nobody who asks for a free one gets its number. One that is bound
-/// or open stays.
+/// or stays open is left.
 pub(super) fn remove(number: u32) -> Result<()> {
     if number < Range::present().first {
         return Ok(());
     }
     let rdev = node::rdev(number)?;
-    match sys::loop_remove(&control()?, number) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
-        Err(error) => return Err(Error::io(format!("remove loop device {number}"), error)),
+    let control = control()?;
+    let end = Instant::now() + PASSING;
+    loop {
+        match sys::loop_remove(&control, number) {
+            Ok(()) => break,
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => break,
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                if node::is_bound(number) || Instant::now() >= end {
+                    return Ok(());
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => return Err(Error::io(format!("remove loop device {number}"), error)),
+        }
     }
     remove_node(number, rdev)
 }
