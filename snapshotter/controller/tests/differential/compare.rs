@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::beat::Beat;
 use crate::picture::{Picture, Source};
-use crate::side::Side;
+use crate::side::{SIDES, Side};
 use crate::wanted::{SOMETIMES, WANTED, Wanted};
 
 /// Longest wait for a side.
@@ -150,6 +150,11 @@ impl Meeting {
             for finding in &findings {
                 // Told at once, too: a run that is cut short has found something.
                 eprintln!("{finding}");
+            }
+            for (side, source) in SIDES.iter().zip(&self.sources) {
+                for line in source.told() {
+                    eprintln!("{}: {side:?}: {line}", self.scenario);
+                }
             }
             report.wrong.extend(findings);
         }

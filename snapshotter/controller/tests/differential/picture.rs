@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::driver::Driver;
-use crate::mirror::{Mirror, Space};
+use crate::mirror::{Mirror, Space, Told};
 
 /// What the driver says when it has made a snapshot: only another time is told as such.
 const MADE: [&str; 2] = ["2023-11-14T22:13:20Z", "1700000000000000005"];
@@ -32,8 +32,8 @@ const NOISE: &[(&str, &str, &str)] = &[
     ),
     (
         "SnapshotFinalizerError",
-        "the object has been modified",
-        "it writes an object that it has just changed itself, in its earlier version",
+        "snapshot controller failed to update",
+        "it writes to a snapshot, as it knows it, that has changed since, or is being deleted, or is gone",
     ),
 ];
 
@@ -51,6 +51,24 @@ impl Source {
         });
         self.calls(&mut picture, &words);
         picture
+    }
+
+    /// Every event with its message, for who has to find out why one differs.
+    pub fn told(&self) -> Vec<String> {
+        let line = |told: &Told| {
+            let Told {
+                kind,
+                name,
+                reason,
+                message,
+                by,
+                ..
+            } = told;
+            format!("{kind}/{name} {reason} by {by}: {message}")
+        };
+        self.mirror.look(&self.namespace, |space| {
+            space.told.iter().map(line).collect()
+        })
     }
 
     fn calls(&self, picture: &mut Picture, words: &Words) {
