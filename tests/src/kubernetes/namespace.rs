@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::DRIVER;
 use super::events::{self, Event};
 use super::leftovers::Leftovers;
 use crate::cluster::Cluster;
@@ -247,21 +248,30 @@ impl Namespace {
 
     /// What a person would look at first.
     fn explain(&self) -> String {
-        let ask = |words: &[&str]| self.cluster.try_kubectl(words).out;
-        let here = ["-n", &self.name];
-        let objects = [
-            &here[..],
-            &["get", "pods,pvc,volumesnapshots", "-o", "wide"],
-        ]
-        .concat();
-        let order = "--sort-by=.metadata.creationTimestamp";
-        let events = [&here[..], &["get", "events", order]].concat();
-        format!(
-            "{}{}{}",
-            ask(&objects),
-            ask(&events),
-            ask(&["get", "localvolumes,localsnapshots"])
-        )
+        let (here, there) = (&self.name, DRIVER);
+        let going = "-o custom-columns=NAME:.metadata.name,DELETED:.metadata.deletionTimestamp,FINALIZERS:.metadata.finalizers,\
+             ERROR:.status.error.message,CONDITIONS:.status.conditions[*].message";
+        let logs = format!(
+            "logs -n {there} --selector=app.kubernetes.io/name=vd-csi --all-containers --max-log-requests=50 --ignore-errors --prefix \
+             --timestamps --tail=400"
+        );
+        let asked = [
+            format!("get pods,pvc,volumesnapshots -n {here} -o wide"),
+            format!("get events -n {here} --sort-by=.metadata.creationTimestamp"),
+            "get events -n default --sort-by=.metadata.creationTimestamp".to_owned(),
+            "get localvolumes,localsnapshots".to_owned(),
+            format!("get volumesnapshots -n {here} {going}"),
+            format!("get volumesnapshotcontents {going}"),
+            format!("get localvolumes,localsnapshots {going}"),
+            format!("get pods,leases -n {there} -o wide"),
+            format!("{logs} --previous"),
+            logs,
+        ];
+        let answer = |line: &String| {
+            let words: Vec<&str> = line.split(' ').collect();
+            self.cluster.try_kubectl(&words).out
+        };
+        asked.iter().map(answer).collect()
     }
 }
 
