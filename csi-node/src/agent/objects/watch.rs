@@ -38,6 +38,7 @@ pub(crate) async fn run<K: Managed + Unpin>(
     extra: impl Stream<Item = String> + Send + 'static,
 ) {
     let objects = writer.as_reader();
+    let listed = objects.clone();
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", agent.node.name()));
     let changed = Arc::clone(&agent);
     let forgetful = Arc::clone(&agent);
@@ -53,17 +54,25 @@ pub(crate) async fn run<K: Managed + Unpin>(
                 forgetful.running.forget(&object.uid().unwrap_or_default());
             }
         })
-        .touched_objects()
-        .inspect(move |object| {
+        .inspect(move |event| {
             // An object that came or went may make or end an orphan.
-            if object
-                .as_ref()
-                .is_ok_and(|object| object.meta().deletion_timestamp.is_some())
+            if let Ok(
+                watcher::Event::Apply(object)
+                | watcher::Event::InitApply(object)
+                | watcher::Event::Delete(object),
+            ) = event
+                && object.meta().deletion_timestamp.is_some()
             {
                 changed.changed.notify_one();
             }
         })
-        .map(|object| object.map(|object| ObjectRef::from_obj(&object)));
+        .flat_map(move |event| {
+            let wanted = match event {
+                Ok(event) => to_look_at(&event, &listed).into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            futures::stream::iter(wanted)
+        });
     let everything = pool_changes(&agent, objects.clone());
     let extra = extra.map(|name| ObjectRef::<K>::new(&name));
     let others = futures::stream::select(everything, extra).map(Ok);
@@ -85,6 +94,23 @@ pub(crate) async fn run<K: Managed + Unpin>(
             Err(error) => tracing::error!(%error, what = K::WHAT, "objects cannot be looked at"),
         }
     }
+}
+
+/// What to look at after an event that `objects` has taken in. Of a list all of it, once all of it is there: an object that is looked
+/// at before is not found, or seen as it was before the list, and nothing would come of its change.
+fn to_look_at<K: Managed>(event: &watcher::Event<K>, objects: &Objects<K>) -> Vec<ObjectRef<K>> {
+    match event {
+        watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+            vec![ObjectRef::from_obj(object)]
+        }
+        watcher::Event::Init | watcher::Event::InitApply(_) => Vec::new(),
+        watcher::Event::InitDone => all(objects).collect(),
+    }
+}
+
+fn all<K: Managed>(objects: &Objects<K>) -> impl Iterator<Item = ObjectRef<K>> + use<K> {
+    let objects = objects.state().into_iter();
+    objects.map(|object| ObjectRef::from_obj(object.as_ref()))
 }
 
 /// Lets events pass, and tells of the first of many errors.
@@ -168,14 +194,7 @@ fn pool_changes<K: Managed>(
         standing.changed().await.ok()?;
         Some(((), standing))
     })
-    .flat_map(move |()| {
-        let all: Vec<_> = objects
-            .state()
-            .iter()
-            .map(|object| ObjectRef::from_obj(object.as_ref()))
-            .collect();
-        futures::stream::iter(all)
-    })
+    .flat_map(move |()| futures::stream::iter(all(&objects)))
 }
 
 /// Up to a fifth more than `time`, always the same for one name: so that not all are due in the same instant.
@@ -184,4 +203,42 @@ pub(super) fn spread(time: Duration, name: &str) -> Duration {
     name.hash(&mut hasher);
     let part = u32::try_from(hasher.finish() % 200).unwrap_or(0);
     time + time * part / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use api::LocalVolume;
+    use kube::runtime::{reflector, watcher::Event};
+    use serde_json::json;
+
+    use super::to_look_at;
+
+    fn object(name: &str) -> LocalVolume {
+        serde_json::from_value(json!({
+            "apiVersion": "vd.csi.io/v1alpha1", "kind": "LocalVolume", "metadata": {"name": name},
+            "spec": {"nodeName": "n", "name": name, "requestedBytes": 1, "sizeBytes": 1, "volumeMode": "Block"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn objects_of_a_list_are_looked_at_once_the_store_has_them_all() {
+        let mut writer = reflector::store::Writer::default();
+        let objects = writer.as_reader();
+        let mut looked_at = |event: Event<LocalVolume>| {
+            writer.apply_watcher_event(&event);
+            let mut names: Vec<String> = to_look_at(&event, &objects)
+                .into_iter()
+                .map(|object| object.name)
+                .collect();
+            names.sort_unstable();
+            names.join(" ")
+        };
+        assert_eq!(looked_at(Event::Init), "");
+        assert_eq!(looked_at(Event::InitApply(object("a"))), "");
+        assert_eq!(looked_at(Event::InitApply(object("b"))), "");
+        assert_eq!(looked_at(Event::InitDone), "a b");
+        assert_eq!(looked_at(Event::Apply(object("c"))), "c");
+        assert_eq!(looked_at(Event::Delete(object("a"))), "a");
+    }
 }
