@@ -274,7 +274,8 @@ impl<'a> Load<'a> {
             } = &volume.content;
             patiently(space, &format!("pod/{name}"), "condition=Ready");
             has_not_failed(space, name);
-            let size = format!("jsonpath={{.status.capacity.storage}}={mebibytes}Mi");
+            let size = quantity(*mebibytes);
+            let size = format!("jsonpath={{.status.capacity.storage}}={size}");
             patiently(space, &format!("pvc/{name}"), &size);
             // Its content may be on its way, and a kubelet that was killed a moment ago does not know its pods yet. One that
             // was started while the API server did not answer it takes devices away, and gives them back: such a device is
@@ -316,6 +317,21 @@ impl<'a> Load<'a> {
         let found = found.lines().map(str::to_owned).collect();
         assert_eq!(sorted(found), sorted(cuts), "snapshots, and those to be");
     }
+}
+
+/// A size as the API server spells it, whatever it was asked for in.
+fn quantity(mebibytes: u64) -> String {
+    if mebibytes.is_multiple_of(1024) {
+        format!("{}Gi", mebibytes / 1024)
+    } else {
+        format!("{mebibytes}Mi")
+    }
+}
+
+#[test]
+fn a_size_is_spelled_as_the_api_server_spells_it() {
+    let spelled = [64, 1024, 1056, 2048].map(quantity);
+    assert_eq!(spelled, ["64Mi", "1Gi", "1056Mi", "2Gi"]);
 }
 
 fn sorted(mut names: Vec<String>) -> Vec<String> {
