@@ -14,7 +14,7 @@ use crate::lease::{Election, Hold};
 use crate::measures;
 use crate::operations::Operations;
 use crate::queue::Backoff;
-use crate::sidecar::{Driver, Identity, Measures};
+use crate::sidecar::{Driver, Identity, Measures, lost};
 use crate::work::Work;
 use crate::world::World;
 
@@ -63,6 +63,13 @@ pub struct Program {
     leading: Gauge,
     binding: Gauge,
     stands_back: Gauge,
+}
+
+/// Why the work is over.
+enum Ended {
+    Told,
+    LeaseLost(String),
+    DriverLost(String),
 }
 
 impl Program {
@@ -143,7 +150,7 @@ impl Program {
     ///
     /// # Errors
     /// When the driver has another name or makes no snapshots. When the Lease is lost: another copy may work already, so nothing
-    /// may go on.
+    /// may go on. With a Lease, when the driver is lost for long: another copy has a driver of its own.
     pub async fn run(self, client: Client, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let ids_are_names = tokio::select! {
             checked = self.check_driver() => checked?,
@@ -165,13 +172,19 @@ impl Program {
         tracing::info!(driver = self.world.driver, "this copy works");
         self.leading.set(1);
         let work = self.work(client, ids_are_names, held.hold());
-        let lost = tokio::select! {
-            () = Box::pin(work.run(stop)) => None,
-            why = held.keep() => Some(why),
+        let ended = tokio::select! {
+            () = Box::pin(work.run(stop)) => Ended::Told,
+            why = held.keep() => Ended::LeaseLost(why),
+            why = lost(async || self.driver.identify().await.map(drop)) => Ended::DriverLost(why),
         };
-        match lost {
-            None => held.give_back().await,
-            Some(why) => bail!("{why}; this copy ends, since another one works"),
+        // Nothing of the work goes on here.
+        match ended {
+            Ended::Told => held.give_back().await,
+            Ended::LeaseLost(why) => bail!("{why}; this copy ends, since another one works"),
+            Ended::DriverLost(why) => {
+                held.give_back().await;
+                bail!("{why}; this copy ends, so that one whose driver answers can work");
+            }
         }
         Ok(())
     }

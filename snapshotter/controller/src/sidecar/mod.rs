@@ -8,6 +8,7 @@
 //! it even if CreateSnapshot never answers.
 
 mod act;
+mod alive;
 mod answer;
 mod csi;
 mod input;
@@ -15,6 +16,7 @@ mod plan;
 mod unsettled;
 
 pub(crate) use self::act::Sidecar;
+pub(crate) use self::alive::lost;
 pub(crate) use self::csi::{Driver, Identity, Measures};
 pub use self::unsettled::SETTLES;
 pub(crate) use self::unsettled::Unsettled;

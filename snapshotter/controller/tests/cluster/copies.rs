@@ -193,6 +193,42 @@ async fn a_copy_that_was_held_up_calls_the_driver_no_more() {
     second.stop().await;
 }
 
+/// Each has a driver of its own beside it, as in two pods.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_has_lost_its_driver_leaves_the_work_to_another() {
+    let stage = stage("lost", "lost.csi.io").await;
+    let others = Driver::start("lost.csi.io");
+    let more = [
+        "--mode=full",
+        "--driver-name=lost.csi.io",
+        "--leader-election-namespace=lost",
+        "--upstream-lease-namespace=nobody",
+    ];
+    let kubeconfig = &plane().kubeconfig;
+    let mut first = Program::start(kubeconfig, &stage.driver.socket, &more).await;
+    first.says("this copy works").await;
+    let first = first.quiet();
+    let mut second = Program::start(kubeconfig, &others.socket, &more).await;
+    second.says("another copy works").await;
+    let second = second.quiet();
+    stage.driver.go();
+    stage.begin().await;
+    stage.until_ready().await;
+    assert_eq!(others.snapshots_of(&stage.volume()).len(), 1);
+    first.said("the driver has not answered for", 1).await;
+    assert!(
+        !first.ended().await,
+        "it begins anew, and waits for its driver"
+    );
+    // One that starts has no part in it before its driver is there.
+    let mut third = Program::start(kubeconfig, &stage.driver.socket, &more).await;
+    third.says("waiting for the driver").await;
+    stage.driver.come();
+    third.says("another copy works").await;
+    third.quiet().stop().await;
+    second.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_stands_back_while_an_upstream_controller_serves_the_cluster() {
     let stage = stage("upstream", "upstream.csi.io").await;
