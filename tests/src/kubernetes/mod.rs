@@ -24,29 +24,27 @@ pub const DRIVER: &str = "vd-csi";
 /// Tests that only add objects run together; one that takes something away from all of them runs alone.
 static STANDING: RwLock<()> = RwLock::new(());
 
-/// A cluster with the driver, for a test that disturbs no other.
+/// That cluster with the driver, for a test that disturbs no other. All tests of a program use one ([`cluster::shared`]).
 #[track_caller]
-pub fn standing(guard: &str) -> (RwLockReadGuard<'static, ()>, &'static Cluster) {
+pub fn standing(cluster: &'static Cluster) -> RwLockReadGuard<'static, ()> {
     let lock = STANDING.read().unwrap_or_else(PoisonError::into_inner);
-    (lock, installed(guard))
+    install_once(cluster);
+    lock
 }
 
-/// A cluster with the driver, for a test that stops parts of it or takes all of its space.
+/// The same for a test that stops parts of it or takes all of its space.
 #[track_caller]
-pub fn alone(guard: &str) -> (RwLockWriteGuard<'static, ()>, &'static Cluster) {
+pub fn alone(cluster: &'static Cluster) -> RwLockWriteGuard<'static, ()> {
     let lock = STANDING.write().unwrap_or_else(PoisonError::into_inner);
-    (lock, installed(guard))
+    install_once(cluster);
+    lock
 }
 
-/// The cluster that all tests of this program share ([`cluster::shared`]), with the shipped image and manifest in it.
+/// With the shipped image and manifest in it.
 #[track_caller]
-fn installed(guard: &str) -> &'static Cluster {
-    static INSTALLED: OnceLock<&'static Cluster> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        let cluster = cluster::shared(guard);
-        install(cluster);
-        cluster
-    })
+fn install_once(cluster: &'static Cluster) {
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    INSTALLED.get_or_init(|| install(cluster));
 }
 
 /// Imports the image, applies the manifest and waits until the driver serves on all nodes.

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tests::cluster::Cluster;
-use tests::kubernetes::{Claim, Namespace, Pod, snapshot, standing};
+use tests::kubernetes::{Claim, Namespace, Pod, snapshot};
 
-use crate::GUARD;
+use crate::standing;
 
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// A disk of 1 GiB.
@@ -90,7 +90,7 @@ fn upload(space: &Namespace, name: &str, prime: Claim, pod_of: impl FnOnce(Pod, 
 
 #[test]
 fn an_upload_to_a_block_volume() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "upload-block");
     let claim = || Claim::new("vm").block().size("1Gi");
     space.apply(&[target("vm", "VolumeUploadSource", claim())]);
@@ -112,7 +112,7 @@ fn an_upload_to_a_block_volume() {
 
 #[test]
 fn an_upload_to_a_filesystem_has_room_for_the_whole_disk() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "upload-fs");
     let claim = || Claim::new("vm").size(INFLATED);
     space.apply(&[target("vm", "VolumeUploadSource", claim())]);
@@ -134,7 +134,7 @@ fn an_upload_to_a_filesystem_has_room_for_the_whole_disk() {
 
 #[test]
 fn the_ten_mebibytes_of_a_virtual_tpm_are_a_filesystem_that_can_be_written() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "tpm");
     space.apply(&[
         Claim::new("persistent-state-for-vm").size("10Mi").object(),
@@ -206,7 +206,7 @@ fn cloned(space: &Namespace, name: &str, bytes: u64) {
 
 #[test]
 fn a_clone_by_claim_whose_source_is_deleted_right_after() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "csi-clone");
     source(&space, "golden");
     space.apply(&[target(
@@ -230,7 +230,7 @@ fn a_clone_by_claim_whose_source_is_deleted_right_after() {
 
 #[test]
 fn a_clone_by_snapshot_whose_source_and_snapshot_are_deleted_right_after() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "snap-clone");
     source(&space, "golden");
     space.apply(&[
@@ -335,7 +335,7 @@ fn clone_across(golden: &Namespace, space: &Namespace) {
 
 #[test]
 fn the_target_of_a_clone_from_another_namespace_goes_to_its_source_s_node() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let _alone = ONE_DEFINITION
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
@@ -354,7 +354,7 @@ fn the_target_of_a_clone_from_another_namespace_goes_to_its_source_s_node() {
 
 #[test]
 fn a_scheduler_that_chose_another_node_for_a_clone_before_its_source_was_known_is_overruled() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let _alone = ONE_DEFINITION
         .lock()
         .unwrap_or_else(PoisonError::into_inner);

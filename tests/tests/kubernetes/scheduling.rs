@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tests::cluster::Cluster;
-use tests::kubernetes::{Claim, Namespace, Pod, alone, field};
+use tests::kubernetes::{Claim, Namespace, Pod, field};
 
-use crate::GUARD;
+use crate::alone;
 
 /// More than half of what a pool has room for.
 const BIG: &str = "12Gi";
@@ -23,7 +23,7 @@ fn fill(space: &Namespace, node: &str) {
 
 #[test]
 fn a_claim_that_fits_on_one_node_only_goes_there() {
-    let (_alone, cluster) = alone(GUARD);
+    let (_alone, cluster) = alone();
     let space = Namespace::new(cluster, "one-fits");
     fill(&space, "node-1");
     space.apply(&[
@@ -38,7 +38,7 @@ fn a_claim_that_fits_on_one_node_only_goes_there() {
 
 #[test]
 fn a_claim_of_the_immediate_class_goes_to_the_node_with_room() {
-    let (_alone, cluster) = alone(GUARD);
+    let (_alone, cluster) = alone();
     let space = Namespace::new(cluster, "at-once-fits");
     fill(&space, "node-2");
     space.apply(&[Claim::new("soon")
@@ -53,7 +53,7 @@ fn a_claim_of_the_immediate_class_goes_to_the_node_with_room() {
 
 #[test]
 fn a_claim_that_fits_nowhere_waits_says_why_and_is_placed_when_there_is_room() {
-    let (_alone, cluster) = alone(GUARD);
+    let (_alone, cluster) = alone();
     let space = Namespace::new(cluster, "no-fit");
     fill(&space, "node-1");
     fill(&space, "node-2");
@@ -103,7 +103,7 @@ fn taken(space: &Namespace) -> BTreeMap<String, u64> {
 
 #[test]
 fn fifty_claims_at_once_never_overfill_a_pool_and_half_of_them_deleted_half_way_leave_nothing() {
-    let (_alone, cluster) = alone(GUARD);
+    let (_alone, cluster) = alone();
     let space = Namespace::new(cluster, "fifty");
     let room = room(cluster);
     // About 35 of them have room.

@@ -1,8 +1,8 @@
 //! Snapshots, restores and clones.
 
-use tests::kubernetes::{Claim, Namespace, Pod, snapshot, standing};
+use tests::kubernetes::{Claim, Namespace, Pod, snapshot};
 
-use crate::GUARD;
+use crate::standing;
 
 /// Fills the file and the device of the pod `app`, and returns what is in them.
 fn fill(space: &Namespace) -> String {
@@ -33,7 +33,7 @@ fn with_app(space: &Namespace, node: &str) {
 
 #[test]
 fn a_running_pod_s_volumes_are_snapshotted_restored_and_cloned_on_their_node() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "copies");
     with_app(&space, "node-2");
     let first = fill(&space);
@@ -97,7 +97,7 @@ fn a_running_pod_s_volumes_are_snapshotted_restored_and_cloned_on_their_node() {
 
 #[test]
 fn a_copy_that_is_bound_at_once_is_on_its_source_s_node() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "at-once");
     with_app(&space, "node-1");
     let now = fill(&space);
@@ -134,7 +134,7 @@ fn a_copy_that_is_bound_at_once_is_on_its_source_s_node() {
 
 #[test]
 fn a_clone_for_a_pod_that_is_pinned_elsewhere_says_so_and_comes_when_the_pod_lets_go() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "pinned");
     with_app(&space, "node-2");
     let now = fill(&space);
@@ -166,7 +166,7 @@ fn a_clone_for_a_pod_that_is_pinned_elsewhere_says_so_and_comes_when_the_pod_let
 
 #[test]
 fn source_snapshot_and_restore_can_be_deleted_in_any_order() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "orders");
     let things = ["pvc/source", "volumesnapshot/cut", "pvc/restored"];
     let orders = [
@@ -204,7 +204,7 @@ fn source_snapshot_and_restore_can_be_deleted_in_any_order() {
 
 #[test]
 fn a_namespace_that_is_deleted_with_everything_in_flight_leaves_nothing() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "in-flight");
     with_app(&space, "node-1");
     let mut objects = Vec::new();

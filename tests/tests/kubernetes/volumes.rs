@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tests::kubernetes::{Claim, Namespace, Pod, alone, standing, storage_class};
+use tests::kubernetes::{Claim, Namespace, Pod, storage_class};
 use tests::{capabilities, wait};
 
-use crate::GUARD;
+use crate::{alone, standing};
 
 /// How long a kubelet may take to find its pods again, or to let go of a volume.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ fn take_down(space: &Namespace, pod: &str, claim: &str) {
 
 #[test]
 fn late_bound_volumes_of_every_kind_are_written_and_grow_under_the_pod() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let mut space = Namespace::new(cluster, "kinds");
     let xfs = space.name.clone();
     let pod = || {
@@ -105,7 +105,7 @@ fn late_bound_volumes_of_every_kind_are_written_and_grow_under_the_pod() {
 
 #[test]
 fn a_claim_of_the_immediate_class_is_bound_without_a_pod_and_grows_without_one() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "immediate");
     space.apply(&[
         Claim::new("data").class("vd-immediate").object(),
@@ -133,7 +133,7 @@ fn a_claim_of_the_immediate_class_is_bound_without_a_pod_and_grows_without_one()
 
 #[test]
 fn the_group_of_files_read_only_mounts_and_parts_of_a_volume_are_as_the_pods_say() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "mounts");
     space.apply(&[
         Claim::new("data").object(),
@@ -170,7 +170,7 @@ fn the_group_of_files_read_only_mounts_and_parts_of_a_volume_are_as_the_pods_say
 
 #[test]
 fn a_raw_device_belongs_to_the_user_of_its_pod() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "owner");
     space.apply(&[
         Claim::new("disk").block().object(),
@@ -196,7 +196,7 @@ fn a_raw_device_belongs_to_the_user_of_its_pod() {
 
 #[test]
 fn an_ephemeral_volume_goes_with_its_pod() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "ephemeral");
     let template = json!({"spec": Claim::new("unused").spec()});
     let source = json!({"ephemeral": {"volumeClaimTemplate": template}});
@@ -213,7 +213,7 @@ fn an_ephemeral_volume_goes_with_its_pod() {
 
 #[test]
 fn a_stateful_set_keeps_each_replica_s_volume_on_two_nodes() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let space = Namespace::new(cluster, "stateful");
     let mut pod = Pod::new("db").spec();
     pod["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
@@ -254,7 +254,7 @@ fn a_stateful_set_keeps_each_replica_s_volume_on_two_nodes() {
 
 #[test]
 fn a_retained_volume_outlives_its_claim_and_is_taken_over_by_hand() {
-    let (_standing, cluster) = standing(GUARD);
+    let (_standing, cluster) = standing();
     let mut space = Namespace::new(cluster, "retain");
     let class = space.name.clone();
     let mut retained = storage_class(&class, &json!({}));
@@ -311,7 +311,7 @@ fn a_retained_volume_outlives_its_claim_and_is_taken_over_by_hand() {
 
 #[test]
 fn data_is_there_after_a_pod_was_restarted_forced_away_and_its_kubelet_killed() {
-    let (_alone, cluster) = alone(GUARD);
+    let (_alone, cluster) = alone();
     let space = Namespace::new(cluster, "restarts");
     // A first process ends by no signal that it has not asked for.
     let until_told = "trap 'exit 0' TERM; sleep 1000000 & wait";

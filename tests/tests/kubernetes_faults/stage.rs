@@ -7,23 +7,30 @@ use std::process::{Command, Stdio};
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::{Deserializer, Value};
-use tests::cluster::{Cluster, Node};
+use tests::cluster::{self, Cluster, Node};
 use tests::kubernetes::{self, Claim, DRIVER, Namespace, Pod, field};
 use tests::tools;
 
 /// How long something that is watched may take, in seconds.
 const PATIENCE: &str = "110";
 
+/// The cluster of all tests here. The driver alone serves its VolumeSnapshots: what is tested is what it does itself.
+#[track_caller]
+fn cluster() -> &'static Cluster {
+    let guard = env!("CARGO_BIN_EXE_cluster");
+    cluster::shared_with(guard, |options| options.snapshot_controller = false)
+}
+
 /// The cluster, for this test alone.
 #[track_caller]
 pub(crate) fn alone() -> (RwLockWriteGuard<'static, ()>, &'static Cluster) {
-    kubernetes::alone(env!("CARGO_BIN_EXE_cluster"))
+    (kubernetes::alone(cluster()), cluster())
 }
 
 /// The cluster, for a test that takes nothing away from others.
 #[track_caller]
 pub(crate) fn standing() -> (RwLockReadGuard<'static, ()>, &'static Cluster) {
-    kubernetes::standing(env!("CARGO_BIN_EXE_cluster"))
+    (kubernetes::standing(cluster()), cluster())
 }
 
 /// Watches the object `name` of `kind` (of the driver's namespace, if it has one) until `holds`, and returns it.
