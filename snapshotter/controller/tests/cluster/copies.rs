@@ -196,12 +196,12 @@ async fn a_copy_that_was_held_up_calls_the_driver_no_more() {
 /// Each has a driver of its own beside it, as in two pods.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_has_lost_its_driver_leaves_the_work_to_another() {
-    let stage = stage("lost", "lost.csi.io").await;
-    let others = Driver::start("lost.csi.io");
+    let stage = stage("driverless", "driverless.csi.io").await;
+    let others = Driver::start("driverless.csi.io");
     let more = [
         "--mode=full",
-        "--driver-name=lost.csi.io",
-        "--leader-election-namespace=lost",
+        "--driver-name=driverless.csi.io",
+        "--leader-election-namespace=driverless",
         "--upstream-lease-namespace=nobody",
     ];
     let kubeconfig = &plane().kubeconfig;
