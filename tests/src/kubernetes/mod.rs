@@ -24,7 +24,8 @@ pub const DRIVER: &str = "vd-csi";
 /// Tests that only add objects run together; one that takes something away from all of them runs alone.
 static STANDING: RwLock<()> = RwLock::new(());
 
-/// That cluster with the driver, for a test that disturbs no other. All tests of a program use one ([`cluster::shared`]).
+/// Sees to it that the driver is in `cluster`, for a test that disturbs no other. All tests of a program use the same cluster
+/// ([`cluster::shared`]).
 #[track_caller]
 pub fn standing(cluster: &'static Cluster) -> RwLockReadGuard<'static, ()> {
     let lock = STANDING.read().unwrap_or_else(PoisonError::into_inner);
@@ -40,7 +41,7 @@ pub fn alone(cluster: &'static Cluster) -> RwLockWriteGuard<'static, ()> {
     lock
 }
 
-/// With the shipped image and manifest in it.
+/// Puts the shipped image and manifest into the cluster, for the first test that asks.
 #[track_caller]
 fn install_once(cluster: &'static Cluster) {
     static INSTALLED: OnceLock<()> = OnceLock::new();

@@ -36,12 +36,11 @@ pub(crate) async fn lost(ask: impl AsyncFn() -> Result<(), String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::time::Duration;
 
-    use tokio::time::{Instant, sleep, timeout};
+    use tokio::time::{Instant, advance, sleep, timeout};
 
-    use super::{LOST, lost};
+    use super::{EVERY, LOST, lost};
 
     /// After which time it is lost, if it is.
     async fn after(ask: impl AsyncFn() -> Result<(), String>) -> Option<(Duration, String)> {
@@ -82,15 +81,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_was_held_up_asks_before_he_judges() {
-        let first = Cell::new(true);
-        let held_up = async || {
-            if first.replace(false) {
-                // As a machine that stands still: nobody was asked meanwhile.
-                tokio::time::advance(LOST * 10).await;
-                sleep(Duration::ZERO).await;
-            }
-            Ok(())
+        // As a machine that stands still: nobody was asked meanwhile.
+        let held_up = async {
+            sleep(EVERY / 2).await;
+            advance(LOST * 10).await;
         };
-        assert_eq!(after(held_up).await, None);
+        let (lost, ()) = tokio::join!(after(async || Ok(())), held_up);
+        assert_eq!(lost, None);
     }
 }
