@@ -145,16 +145,14 @@ impl PackedFile {
         }
     }
 
-    /// What a synced file has allocated, in bytes.
+    /// What a synced file has allocated, in bytes. Room that the filesystem still keeps behind the end of a file that grew, as XFS does
+    /// until it is closed, is not counted.
     ///
     /// # Errors
     /// `Io`.
     pub fn charge_bytes(&self, synced: &File) -> Result<u64> {
-        Ok(synced
-            .metadata()
-            .during("look at the packed image")?
-            .blocks()
-            * 512)
+        let found = synced.metadata().during("look at the packed image")?;
+        Ok((found.blocks() * 512).min(self.file_bytes))
     }
 
     /// Drops the synced file from the page cache, reads it again, all of it, and holds it against what was read of the snapshot
