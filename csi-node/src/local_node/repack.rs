@@ -234,6 +234,7 @@ fn write(
     watch: &Watch<'_>,
     room: &Room<'_>,
 ) -> pool::Result<PackedContent> {
+    let record = &old.record;
     let how = Pack {
         compression: Some(Compression::Zstd),
         watch,
@@ -242,9 +243,9 @@ fn write(
             reached(Step::RepackStarted)
         },
         idle: true,
-        digest: true,
+        proven: true,
+        digest: known_digest(record).is_some(),
     };
-    let record = &old.record;
     let packed = snapshot_engine::pack(old.image(), record, target, &how)?;
     reached(Step::RepackImageWritten)?;
     refuse_changed(record, packed.data_digest.as_ref())?;
@@ -268,10 +269,14 @@ fn write(
     })
 }
 
+fn known_digest(record: &SnapshotRecord) -> Option<&String> {
+    let checksum = record.checksum.as_ref();
+    checksum.and_then(|checksum| checksum.digest.as_ref())
+}
+
 /// What is not what was cut is left to the scrub, which marks it: a compressed image of it would be of the wrong disk for good.
 fn refuse_changed(record: &SnapshotRecord, found: Option<&String>) -> pool::Result<()> {
-    let checksum = record.checksum.as_ref();
-    let known = checksum.and_then(|checksum| checksum.digest.as_ref());
+    let known = known_digest(record);
     if known.is_none() || known == found {
         return Ok(());
     }

@@ -4,7 +4,6 @@
 //! cluster's number as 8 bytes little-endian followed by the 32 byte BLAKE3 hash of its bytes. So it is about the disk and not
 //! about the file: whether zeroes are stored or holes makes no difference, nor where in the file a cluster lies.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -18,16 +17,13 @@ use crate::data_map::{ClusterRuns, DataRuns};
 use crate::digest::{ClusterHash, check_size, is_zero};
 use crate::header::cluster_len;
 use crate::layout::{CLUSTER_BYTES, Layout};
-use crate::pack::crew::{How, Patience, Turns, share};
-use crate::pack::pieces::{BATCH, Piece, PieceReader};
+use crate::pack::pieces::{BATCH, PieceReader};
 use crate::packed::{PackedImage, check_packed_size, packed};
 use crate::restore::recorded_layout;
 use crate::verify::{Findings, compare_front, verify};
 
 /// How many clusters are read at once.
 const CLUSTERS_AT_ONCE: u64 = 16;
-/// How many batches one who hashes may be ahead of the others.
-const HASHED: usize = 16;
 
 /// The digest of the disk in a snapshot image, 64 hex digits, read from the disk and not from memory. 1 MiB at most is in memory, and
 /// what was read does not stay in the page cache. Holes are not read. `watch.keep_going` is asked before each MiB.
@@ -171,65 +167,6 @@ impl Sum {
 /// What a cluster of the disk gives to the digest: nothing if it is zero.
 fn hash_of(cluster: u64, bytes: &[u8]) -> Option<ClusterHash> {
     (!is_zero(bytes)).then(|| ClusterHash::new(cluster, bytes))
-}
-
-/// The digest of the disk in a packed image, made by all processors. Every stream has to decode. What was read does not stay in the
-/// page cache.
-///
-/// # Errors
-/// `Corrupt` when a stream does not decode; those of the watch; `Io`.
-pub(crate) fn digest_by_all(
-    image: &File,
-    source: &PackedImage<'_>,
-    how: How<'_>,
-) -> Result<String> {
-    let sum = Turns::new(Sum::default());
-    share(source.pieces(), how, |work| {
-        let mut reader = PieceReader::new(image);
-        let mut bytes = vec![0; BATCH * cluster_len()];
-        // What waits for its turn.
-        let mut hashed = VecDeque::with_capacity(HASHED);
-        loop {
-            let batch = work.next()?;
-            let at_the_end = batch.is_none();
-            if let Some(batch) = batch {
-                let length = batch.pieces.len() * cluster_len();
-                let disk = bytes.get_mut(..length).unwrap_or_default();
-                reader.read(&batch.pieces, disk)?;
-                forget_pieces(image, &batch.pieces);
-                let clusters = batch.pieces.iter().zip(disk.chunks(cluster_len()));
-                let hashes: Vec<_> = clusters
-                    .filter_map(|(piece, bytes)| hash_of(piece.cluster, bytes))
-                    .collect();
-                work.done(&batch);
-                hashed.push_back((batch.number, hashes));
-            }
-            while let Some((number, hashes)) = hashed.front() {
-                let patience = Patience::of(at_the_end || hashed.len() == HASHED);
-                let added = sum.take(*number, patience, work, |sum| {
-                    hashes.iter().for_each(|hash| sum.add(hash));
-                    Ok(())
-                })?;
-                if added.is_none() {
-                    break;
-                }
-                let _added = hashed.pop_front();
-            }
-            if at_the_end || work.is_stopped() {
-                return Ok(());
-            }
-        }
-    })?;
-    Ok(sum.into_inner().finish())
-}
-
-/// Drops what some pieces were read from out of the page cache. They lie more or less in the order of the disk.
-fn forget_pieces(image: &File, pieces: &[Piece]) {
-    let start = pieces.iter().map(|piece| piece.place.range().start).min();
-    let end = pieces.iter().map(|piece| piece.place.range().end).max();
-    if let (Some(start), Some(end)) = (start, end) {
-        forget(image, start, end - start);
-    }
 }
 
 impl Reader<'_> {

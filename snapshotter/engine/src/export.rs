@@ -41,6 +41,7 @@ pub fn export(
             watch,
             room: &|_now, _then| Ok(()),
             idle: false,
+            proven: false,
             digest: false,
         };
         let _what_nobody_records = pack(image, record, target, &plain)?;
@@ -108,6 +109,7 @@ pub fn export_compressed(
                 watch,
                 room: &|_now, _then| Ok(()),
                 idle: false,
+                proven: false,
                 digest: false,
             };
             let _what_nobody_records = pack(image, record, target, &how)?;

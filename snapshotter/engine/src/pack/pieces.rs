@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use pool::{Context, Error, ErrorKind, Result};
+use zstd::zstd_safe::find_frame_compressed_size;
 
 use crate::header::cluster_len;
 use crate::layout::{CLUSTER_BYTES, Layout};
@@ -86,9 +87,7 @@ impl<'f> PieceReader<'f> {
         let clusters = bytes.chunks_mut(cluster_len());
         let span = span(pieces);
         if let Some(span) = &span {
-            let length = usize::try_from(span.end - span.start).unwrap_or(0);
-            self.input.resize(length, 0);
-            fill(self.image, span.start, &mut self.input)?;
+            self.fetch(span)?;
         }
         for (piece, cluster) in pieces.iter().zip(clusters) {
             match piece.place {
@@ -102,6 +101,48 @@ impl<'f> PieceReader<'f> {
         Ok(())
     }
 
+    /// Reads what is stored for each of `pieces`, the cluster or its stream, and calls `each` with the number of the cluster and that.
+    ///
+    /// # Errors
+    /// `Corrupt` for a stream that does not end where it may; `Io`.
+    pub(crate) fn stored(
+        &mut self,
+        pieces: &[Piece],
+        mut each: impl FnMut(u64, &[u8]),
+    ) -> Result<()> {
+        let ranges = || pieces.iter().map(|piece| piece.place.range());
+        let together = span_of(ranges());
+        if let Some(span) = &together {
+            self.fetch(span)?;
+        }
+        for piece in pieces {
+            let range = piece.place.range();
+            let start = match &together {
+                Some(span) => usize::try_from(range.start - span.start).unwrap_or(0),
+                None => {
+                    self.fetch(&range)?;
+                    0
+                }
+            };
+            let length = usize::try_from(range.end - range.start).unwrap_or(0);
+            let bytes = self.input.get(start..start + length).unwrap_or_default();
+            let stored = match piece.place {
+                Place::Plain(_) => bytes,
+                Place::Stream(extent) => {
+                    frame(bytes).ok_or_else(|| changed(extent, "it does not end"))?
+                }
+            };
+            each(piece.cluster, stored);
+        }
+        Ok(())
+    }
+
+    fn fetch(&mut self, range: &Range<u64>) -> Result<()> {
+        let length = usize::try_from(range.end - range.start).unwrap_or(0);
+        self.input.resize(length, 0);
+        fill(self.image, range.start, &mut self.input)
+    }
+
     fn decode(
         &mut self,
         extent: Extent,
@@ -112,36 +153,45 @@ impl<'f> PieceReader<'f> {
         let start = match span {
             Some(span) => usize::try_from(extent.offset - span.start).unwrap_or(0),
             None => {
-                self.input.resize(length, 0);
-                fill(self.image, extent.offset, &mut self.input)?;
+                self.fetch(&(extent.offset..extent.end))?;
                 0
             }
         };
         let stream = self.input.get(start..start + length).unwrap_or_default();
-        self.decoder.decode(stream, cluster).map_err(|fault| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!(
-                    "the compressed data at byte {} of the snapshot image is not what was written: {fault}. The disk or its \
-                     filesystem changed it",
-                    extent.offset
-                ),
-            )
-        })
+        let decoded = self.decoder.decode(stream, cluster);
+        decoded.map_err(|fault| changed(extent, fault))
     }
+}
+
+/// The zstd frame that `bytes` begin with; `None` if there is none, or it goes on behind them.
+fn frame(bytes: &[u8]) -> Option<&[u8]> {
+    let length = find_frame_compressed_size(bytes).ok()?;
+    bytes.get(..length)
+}
+
+fn changed(extent: Extent, fault: &str) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        format!(
+            "the compressed data at byte {} of the snapshot image is not what was written: {fault}. The disk or its filesystem \
+             changed it",
+            extent.offset
+        ),
+    )
 }
 
 /// What has to be read for all streams at once, where that is not too much.
 fn span(pieces: &[Piece]) -> Option<Range<u64>> {
-    let extents = || {
-        pieces.iter().filter_map(|piece| match piece.place {
-            Place::Stream(extent) => Some(extent),
-            Place::Plain(_) => None,
-        })
-    };
-    let start = extents().map(|extent| extent.offset).min()?;
-    let end = extents().map(|extent| extent.end).max()?;
-    (end - start <= SPAN_BYTES).then_some(start..end)
+    span_of(pieces.iter().filter_map(|piece| match piece.place {
+        Place::Stream(_) => Some(piece.place.range()),
+        Place::Plain(_) => None,
+    }))
+}
+
+/// From the first byte of all to the last, where that is not too much.
+fn span_of(ranges: impl Iterator<Item = Range<u64>>) -> Option<Range<u64>> {
+    let span = ranges.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end))?;
+    (span.end - span.start <= SPAN_BYTES).then_some(span)
 }
 
 /// Whether clusters follow each other, so that they can be written in one piece.
