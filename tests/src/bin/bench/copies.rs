@@ -185,7 +185,7 @@ impl Bench<'_> {
 
     /// What any implementation has to do at least: a sync of what was written to the device, the one ioctl, and every
     /// fsync that makes a folder with two files durable before and after it is renamed into place. [`Way::Least`] is that with what
-    /// a standalone qcow2 file that a call asks for cannot do without: an empty call of the server, looking up where the data is, the
+    /// a standalone qcow2 file that a call asks for takes in this design: an empty call of the server, looking up where the data is, the
     /// tables, ready made, and reading these back before the file gets its name.
     fn clone_with_fsyncs(&mut self, way: Way) -> Result<()> {
         let (parent, other) = (self.folder.join("tmp"), self.folder.join("done"));
