@@ -35,6 +35,11 @@ const NOISE: &[(&str, &str, &str)] = &[
         "snapshot controller failed to update",
         "it writes to a snapshot, as it knows it, that has changed since, or is being deleted, or is gone",
     ),
+    (
+        "ErrorPVCFinalizer",
+        "Error check and remove PVC Finalizer",
+        "it takes its finalizer off a claim of which it has not seen yet that it is gone",
+    ),
 ];
 
 impl Source {
