@@ -14,7 +14,7 @@ use pool::fault::{Step, reached};
 use pool::record::{Compression, SnapshotRecord, Timestamp};
 use pool::{Context, Error, ErrorKind, OpenSnapshot, PackedContent, Pool, Room, SnapshotId};
 use proto::errors::{Failure, Kind};
-use snapshot_engine::{Pack, Watch};
+use snapshot_engine::{Pack, Proof, Watch};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -243,7 +243,7 @@ fn write(
             reached(Step::RepackStarted)
         },
         idle: true,
-        proven: true,
+        proof: proof(record),
         digest: known_digest(record).is_some(),
     };
     let packed = snapshot_engine::pack(old.image(), record, target, &how)?;
@@ -267,6 +267,14 @@ fn write(
         packed: packed.packed(),
         metadata_digest: packed.metadata_digest,
     })
+}
+
+/// Whoever wants no digest wants no I/O that is not needed: what a sync answers for is on the disk.
+fn proof(record: &SnapshotRecord) -> Proof {
+    match record.checksum {
+        Some(_) => Proof::ReadBack,
+        None => Proof::Decoded,
+    }
 }
 
 fn known_digest(record: &SnapshotRecord) -> Option<&String> {

@@ -6,10 +6,9 @@
 //! through the page cache.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -18,8 +17,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use pool::{Context, Error, ErrorKind, Result};
 
+use crate::advice;
 use crate::capture::is_unshareable;
 use crate::data_map::DataRuns;
+use crate::direct::{self, ALIGNED, Memory};
 use crate::gang::{self, Priority};
 
 /// How many copy at once.
@@ -34,8 +35,6 @@ const ALLOCATED_BYTES: u64 = 256 << 20;
 /// A run of data that is shorter than this is scattered: allocating it and writing it past the page cache would be a transaction of the
 /// filesystem's journal each. It is written through the page cache, and out of it with others.
 const SCATTERED_BYTES: u64 = 8 << 20;
-/// What addresses, offsets and lengths past the page cache are multiples of, on any disk.
-const ALIGNED: u64 = 4096;
 
 /// What a copy has to look out for, every 50 ms and once more at its end.
 pub struct Watch<'a> {
@@ -183,7 +182,7 @@ fn copy_by_all(
         None => Priority::Last,
     };
     let threads = if direct.is_some() { THREADS } else { 1 };
-    gang::work(threads, priority, &stopped, look, || {
+    let copy = || {
         let mut copier = Copier::new(source.file, target, direct.as_ref());
         while !stopped.load(Ordering::Acquire) {
             let next = runs.lock().unwrap_or_else(PoisonError::into_inner).next()?;
@@ -192,7 +191,13 @@ fn copy_by_all(
             copied.fetch_add(chunk.length(), Ordering::Relaxed);
         }
         Ok(())
-    })?;
+    };
+    gang::work(
+        &vec![&copy as &gang::Worker<'_>; threads],
+        priority,
+        &stopped,
+        look,
+    )?;
     Ok(copied.into_inner())
 }
 
@@ -331,14 +336,8 @@ struct Direct {
 impl Direct {
     /// `None` where that cannot be.
     fn open(source: &File, target: &File) -> Option<Self> {
-        let open = |file: &File, write: bool| {
-            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-            let mut how = OpenOptions::new();
-            let how = how.read(true).write(write);
-            how.custom_flags(nix::libc::O_DIRECT).open(path)
-        };
-        let opened = open(source, false).and_then(|source| {
-            let target = open(target, true)?;
+        let opened = direct::open(source, false).and_then(|source| {
+            let target = direct::open(target, true)?;
             Ok(Self { source, target })
         });
         if let Err(error) = &opened {
@@ -357,8 +356,8 @@ struct Copier<'a> {
     cached_bytes: u64,
     /// What is being written out of the page cache.
     behind: Option<Range<u64>>,
-    /// A chunk, and room to begin it at an aligned address.
-    memory: Vec<u8>,
+    /// A chunk.
+    memory: Memory,
 }
 
 impl<'a> Copier<'a> {
@@ -370,21 +369,12 @@ impl<'a> Copier<'a> {
             cached: 0..0,
             cached_bytes: 0,
             behind: None,
-            memory: vec![0; usize::try_from(CHUNK_BYTES + ALIGNED).unwrap_or(0)],
+            memory: Memory::new(CHUNK_BYTES),
         }
     }
 
     fn copy(&mut self, chunk: &Chunk) -> Result<()> {
-        let length = usize::try_from(chunk.length()).unwrap_or(usize::MAX);
-        let start = self
-            .memory
-            .as_ptr()
-            .align_offset(usize::try_from(ALIGNED).unwrap_or(1));
-        let room = self
-            .memory
-            .get_mut(start..)
-            .and_then(|room| room.get_mut(..length));
-        let bytes = room.unwrap_or_default();
+        let bytes = self.memory.get(chunk.length());
         if let Some(direct) = self.direct
             && chunk.is_aligned()
         {
@@ -423,12 +413,7 @@ impl<'a> Copier<'a> {
         };
         let length = before.end - before.start;
         pool::sys::write_out(self.target, before.start, length).during(during)?;
-        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
-        if let Err(errno) = posix_fadvise(self.target, number(before.start), number(length), advice)
-        {
-            tracing::debug!(%errno, "advice on cached pages of a copy was refused");
-        }
+        advice::forget(self.target, &before);
         Ok(())
     }
 }

@@ -8,10 +8,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use blake3::Hasher;
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use pool::record::{Packed, SnapshotRecord};
 use pool::{Context, Error, ErrorKind, Result};
 
+use crate::advice;
 use crate::copy::Watch;
 use crate::data_map::{ClusterRuns, DataRuns};
 use crate::digest::{ClusterHash, check_size, is_zero};
@@ -41,7 +41,7 @@ pub fn data_digest(image: &File, record: &SnapshotRecord, watch: &Watch<'_>) -> 
 fn of_identity(image: &File, record: &SnapshotRecord, watch: &Watch<'_>) -> Result<String> {
     let layout = recorded_layout(record)?;
     check_size(image, &layout)?;
-    forget(image, 0, 0);
+    advice::forget(image, &advice::ALL);
     let (offset, length) = (layout.data_offset(), layout.virtual_bytes());
     let mut reader = Reader {
         image,
@@ -75,7 +75,7 @@ fn of_packed(
     packed: Packed,
     watch: &Watch<'_>,
 ) -> Result<String> {
-    forget(image, 0, 0);
+    advice::forget(image, &advice::ALL);
     let source = PackedImage::open(image, record, packed)?;
     let mut pieces = source.pieces();
     let mut reader = PieceReader::new(image);
@@ -91,7 +91,7 @@ fn of_packed(
             .get_mut(..batch.len() * cluster_len())
             .unwrap_or_default();
         reader.read(&batch, disk)?;
-        forget(image, 0, 0);
+        advice::forget(image, &advice::ALL);
         for (piece, bytes) in batch.iter().zip(disk.chunks(cluster_len())) {
             hash_of(piece.cluster, bytes)
                 .into_iter()
@@ -180,23 +180,13 @@ impl Reader<'_> {
         self.image
             .read_exact_at(bytes, position)
             .context_with(|| format!("read the snapshot image at byte {position}"))?;
-        forget(self.image, position, length);
+        advice::forget(self.image, &(position..position + length));
         for (cluster, bytes) in (start..end).zip(bytes.chunks(cluster_len())) {
             hash_of(cluster, bytes)
                 .into_iter()
                 .for_each(|hash| self.sum.add(&hash));
         }
         Ok(())
-    }
-}
-
-/// Drops a range of the image from the page cache; 0 bytes are all of it. Before reading, so that the disk is asked, and
-/// after it, so that nothing that is used has to make room. It is advice: an image is never written to, so what stays is clean.
-fn forget(image: &File, offset: u64, length: u64) {
-    let range = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
-    if let Err(errno) = posix_fadvise(image, range(offset), range(length), advice) {
-        tracing::debug!(%errno, "advice on cached pages of a snapshot was refused");
     }
 }
 

@@ -17,7 +17,7 @@ use crate::digest::check_size;
 use crate::header::{Places, cluster_len, header_of};
 use crate::layout::{CLUSTER_BYTES, COUNTS_PER_BLOCK, ENTRIES_PER_TABLE};
 use crate::mapping::MappedRuns;
-use crate::pack::{Pack, pack};
+use crate::pack::{Pack, Proof, pack};
 use crate::packed::{PackedImage, check_packed_size, packed};
 use crate::restore::checked_layout;
 use crate::tables::{COPIED, set_counts, set_entry};
@@ -41,7 +41,7 @@ pub fn export(
             watch,
             room: &|_now, _then| Ok(()),
             idle: false,
-            proven: false,
+            proof: Proof::None,
             digest: false,
         };
         let _what_nobody_records = pack(image, record, target, &plain)?;
@@ -109,7 +109,7 @@ pub fn export_compressed(
                 watch,
                 room: &|_now, _then| Ok(()),
                 idle: false,
-                proven: false,
+                proof: Proof::None,
                 digest: false,
             };
             let _what_nobody_records = pack(image, record, target, &how)?;

@@ -33,22 +33,23 @@ impl Priority {
     }
 }
 
-/// Runs `worker` on so many `threads` of their own, which are over when this returns. The thread that calls keeps its priorities and
+/// What one who works does.
+pub(crate) type Worker<'a> = dyn Fn() -> Result<()> + Sync + 'a;
+
+/// Runs each of `workers` on a thread of its own, which are over when this returns. The thread that calls keeps its priorities and
 /// calls `look` now and then. Once `stopped` is true the workers have to leave; it is set when `look` or one of them fails.
 ///
 /// # Errors
 /// The first worker's, else the first of `look`.
 pub(crate) fn work(
-    threads: usize,
+    workers: &[&Worker<'_>],
     priority: Priority,
     stopped: &AtomicBool,
     look: impl Fn() -> Result<()>,
-    worker: impl Fn() -> Result<()> + Sync,
 ) -> Result<()> {
     let gang = Gang::default();
     std::thread::scope(|scope| {
-        for _each in 0..threads {
-            let worker = &worker;
+        for worker in workers {
             let member = gang.join(stopped);
             std::thread::Builder::new()
                 .name("copy".to_owned())

@@ -22,12 +22,14 @@
 //! on what it reads. Errors are [`pool::Error`]s.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod capture;
 mod compact;
 mod copy;
 mod data_digest;
 mod data_map;
 mod digest;
+mod direct;
 mod export;
 mod gang;
 mod header;
@@ -49,6 +51,6 @@ pub use digest::metadata_digest;
 pub use export::{export, export_compressed};
 pub use import::{import_qcow2, import_raw};
 pub use layout::{CLUSTER_BYTES, Layout, MAX_VIRTUAL_BYTES, MIN_VIRTUAL_BYTES};
-pub use pack::{Pack, PackedFile, pack};
+pub use pack::{Pack, PackedFile, Proof, pack};
 pub use restore::{clone_raw, copy_raw, restore};
 pub use verify::{Findings, Problem, verify};

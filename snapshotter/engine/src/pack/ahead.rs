@@ -7,10 +7,10 @@ use std::fs::File;
 use std::iter::Fuse;
 use std::ops::Range;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use pool::Result;
 
 use super::pieces::{BATCH, Piece};
+use crate::advice;
 
 /// So many clusters are on their way before they are handed out: 4 MiB in the page cache.
 const AHEAD: usize = 64;
@@ -34,7 +34,7 @@ impl<'f, I: Iterator<Item = Result<Piece>>> Ahead<'f, I> {
     fn announce(&mut self) {
         let more: Vec<_> = self.pieces.by_ref().take(BATCH).collect();
         let places = more.iter().flatten().map(|piece| piece.place.range());
-        runs(places).for_each(|run| will_need(self.image, &run));
+        runs(places).for_each(|run| advice::will_need(self.image, &run));
         self.announced.extend(more);
     }
 }
@@ -60,16 +60,6 @@ fn runs(ranges: impl Iterator<Item = Range<u64>>) -> impl Iterator<Item = Range<
         }
         Some(run)
     })
-}
-
-/// Advice only: what is not there when it is read is waited for.
-fn will_need(image: &File, range: &Range<u64>) {
-    let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    let length = number(range.end - range.start);
-    let advice = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
-    if let Err(errno) = posix_fadvise(image, number(range.start), length, advice) {
-        tracing::debug!(%errno, "advice on what of a snapshot is read next was refused");
-    }
 }
 
 #[cfg(test)]

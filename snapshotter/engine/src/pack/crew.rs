@@ -14,7 +14,7 @@ use crate::layout::CLUSTER_BYTES;
 pub(crate) const MOST_WORKERS: usize = 16;
 
 /// Some clusters, in the order of the disk.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Batch {
     /// Its number, from 0.
     pub(crate) number: u64,
@@ -32,6 +32,7 @@ pub(crate) struct Work<I> {
 struct Rest<I> {
     pieces: I,
     next: u64,
+    is_over: bool,
 }
 
 impl<I: Iterator<Item = Result<Piece>>> Work<I> {
@@ -43,11 +44,18 @@ impl<I: Iterator<Item = Result<Piece>>> Work<I> {
         }
         let pieces: Vec<Piece> = rest.pieces.by_ref().take(BATCH).collect::<Result<_>>()?;
         if pieces.is_empty() {
+            rest.is_over = true;
             return Ok(None);
         }
         let number = rest.next;
         rest.next += 1;
         Ok(Some(Batch { number, pieces }))
+    }
+
+    /// How many batches there are; `None` while that is not known.
+    pub(crate) fn batches(&self) -> Option<u64> {
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        rest.is_over.then_some(rest.next)
     }
 
     /// Says that a batch is done.
@@ -76,6 +84,9 @@ pub(crate) struct How<'a> {
     pub(crate) tend: &'a dyn Fn() -> Result<()>,
 }
 
+/// What somebody else does beside the crew.
+pub(crate) type Other<'a, I> = dyn Fn(&Work<I>) -> Result<()> + Sync + 'a;
+
 /// Lets `worker` run on each processor, of [`MOST_WORKERS`] at most, until there is no work left. Each is told to stop by
 /// [`Work::next`].
 ///
@@ -89,29 +100,62 @@ pub(crate) fn share<I>(
 where
     I: Iterator<Item = Result<Piece>> + Send,
 {
+    share_with(pieces, how, worker, &[])
+}
+
+/// The same, with others who do something else of the same work. They have to leave when it is stopped, too.
+///
+/// # Errors
+/// As [`share`], and theirs.
+pub(crate) fn share_with<I>(
+    pieces: I,
+    how: How<'_>,
+    worker: impl Fn(&Work<I>) -> Result<()> + Sync,
+    others: &[&Other<'_, I>],
+) -> Result<()>
+where
+    I: Iterator<Item = Result<Piece>> + Send,
+{
     let work = Work {
-        rest: Mutex::new(Rest { pieces, next: 0 }),
+        rest: Mutex::new(Rest {
+            pieces,
+            next: 0,
+            is_over: false,
+        }),
         done: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
     };
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let priority = if how.idle {
-        Priority::Idle
-    } else {
-        Priority::Usual
-    };
+    let priority = priority(how.idle);
     let total = how.clusters * CLUSTER_BYTES;
     let look = || {
         let done = work.done.load(Ordering::Relaxed) * CLUSTER_BYTES;
         (how.watch.progress)(done.min(total), total);
         how.watch.check().and_then(|()| (how.tend)())
     };
-    let workers = processors.min(MOST_WORKERS);
-    gang::work(workers, priority, &work.stopped, look, || worker(&work))?;
+    let workers = workers();
+    let worker = || worker(&work);
+    let mut all: Vec<&gang::Worker<'_>> = vec![&worker; workers];
+    let others: Vec<_> = others.iter().map(|other| || other(&work)).collect();
+    all.extend(others.iter().map(|other| other as &gang::Worker<'_>));
+    gang::work(&all, priority, &work.stopped, look)?;
     // What was read may not have been all.
     how.watch.check()?;
     (how.watch.progress)(total, total);
     Ok(())
+}
+
+/// How many work.
+pub(crate) fn workers() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    processors.min(MOST_WORKERS)
+}
+
+pub(crate) fn priority(idle: bool) -> Priority {
+    if idle {
+        Priority::Idle
+    } else {
+        Priority::Usual
+    }
 }
 
 /// Whether a worker waits for the turn of what it has done. Only for the first of what it has: so whoever has the first batch of all

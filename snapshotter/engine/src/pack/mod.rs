@@ -1,10 +1,11 @@
 //! A snapshot as a small file: clusters that are zero are dropped, the others compressed where that makes them smaller.
 //!
 //! ```text
-//! pieces (what is allocated, where), read ahead ─> crew: each processor takes a batch, compresses it, and decodes that again
-//!                                                    └─ in turn: the batch's places on the shelf ─> written, without waiting
-//! caller ─> waits for the crew, and asks for room ahead of it (grant)
-//! afterwards ─> the synced file is read back, and has to be what was written (proof)
+//! pieces (what is allocated, where) ─> loader: reads ahead ─> crew: each processor takes a batch, compresses it, and decodes that again
+//!                                                              └─ in turn: the batch's places on the shelf ─> written, without waiting
+//! follower ─> writes out what was written, and may read it back from the disk, where it has to be just that
+//! caller ─> waits for them all, and asks for room ahead of them (grant)
+//! afterwards ─> the tables of the synced file are read back, and have to lead to where everything was put (verify)
 //! ```
 //! The same disk gives the same bytes each time, however many processors there are.
 
@@ -12,36 +13,54 @@ mod ahead;
 mod behind;
 pub(crate) mod crew;
 mod effort;
+mod follower;
 mod grant;
+mod loader;
 mod packer;
 pub(crate) mod pieces;
-mod proof;
 mod shelf;
 
 use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use blake3::Hash;
 use pool::record::{Compression, Packed, SnapshotRecord};
 use pool::{Context, Error, ErrorKind, Result};
 
 use self::ahead::Ahead;
 use self::behind::Behind;
-use self::crew::{How, Turns};
+use self::crew::{How, Other, Turns, Work};
 use self::effort::Effort;
+use self::follower::Follower;
 use self::grant::Grant;
-use self::packer::{Desk, Packer, Shelves};
+use self::loader::Loader;
+use self::packer::{Desk, Packer, Shelves, Source, WriteOut};
 use self::pieces::Piece;
-use self::shelf::Shelf;
+use self::shelf::{PlacesSum, Shelf};
+use crate::advice;
 use crate::compact::{Compact, count};
 use crate::copy::Watch;
 use crate::data_digest::Sum;
 use crate::digest::{check_size, front_digest};
+use crate::gang;
 use crate::layout::CLUSTER_BYTES;
 use crate::packed::{PackedImage, check_packed_size, packed};
 use crate::restore::checked_layout;
+
+/// What of a packed image is made sure of before anybody relies on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing: whoever decodes it will see.
+    None,
+    /// Each stream is decoded again, and held against its cluster, before it is written; and the file can be verified once it is synced,
+    /// see [`PackedFile::verify`].
+    Decoded,
+    /// The same, and everything that was written is read back from the disk.
+    ReadBack,
+}
 
 /// How a snapshot is packed.
 #[derive(Clone, Copy)]
@@ -54,9 +73,8 @@ pub struct Pack<'a> {
     pub room: &'a dyn Fn(u64, u64) -> Result<()>,
     /// Only while nobody else needs the processors or the disk.
     pub idle: bool,
-    /// Each stream is decoded and held against its cluster before it is written, and what is written is remembered by a digest, so that
-    /// the file can be verified afterwards.
-    pub proven: bool,
+    /// What is made sure of.
+    pub proof: Proof,
     /// The digest of the data is made on the way.
     pub digest: bool,
 }
@@ -66,7 +84,7 @@ impl fmt::Debug for Pack<'_> {
         out.debug_struct("Pack")
             .field("compression", &self.compression)
             .field("idle", &self.idle)
-            .field("proven", &self.proven)
+            .field("proof", &self.proof)
             .field("digest", &self.digest)
             .finish_non_exhaustive()
     }
@@ -84,8 +102,8 @@ pub struct PackedFile {
     pub file_bytes: u64,
     /// The digest of the data that was read, 64 hex digits, if it was asked for.
     pub data_digest: Option<String>,
-    /// The digest of what was written of the data, if the file is to be verified.
-    stored_digest: Option<String>,
+    /// What the tables have to say of where the data is, if it was proven.
+    places: Option<Hash>,
 }
 
 /// Writes the disk of a snapshot into `target`, a new empty file, as a qcow2 file that is as small as it gets, on all
@@ -107,7 +125,8 @@ pub fn pack(
             let compact = Compact::new(layout.virtual_bytes(), &count(image, &layout)?);
             let pieces = || pieces::of_identity(image, &layout);
             let effort = effort(image, pieces(), compact, how)?;
-            let written = write(image, pieces(), target, compact, effort, how)?;
+            let loader = Source::Loaded(Loader::new(image));
+            let written = write(&loader, pieces(), target, compact, effort, how)?;
             check_size(image, &layout)?;
             describe(target, compact, written)?
         }
@@ -115,7 +134,9 @@ pub fn pack(
             let source = PackedImage::open(image, record, packed)?;
             let compact = Compact::new(record.virtual_bytes, &source.count()?);
             let effort = effort(image, source.pieces(), compact, how)?;
-            let written = write(image, source.pieces(), target, compact, effort, how)?;
+            let pieces = Ahead::new(image, source.pieces());
+            let stored = Source::Stored(image);
+            let written = write(&stored, pieces, target, compact, effort, how)?;
             check_packed_size(image, packed)?;
             describe(target, compact, written)?
         }
@@ -140,14 +161,14 @@ fn describe(target: &File, compact: Compact, written: Written) -> Result<PackedF
         metadata_digest: front_digest(target, data_offset)?,
         file_bytes: written.file_bytes,
         data_digest: written.data_digest,
-        stored_digest: written.stored_digest,
+        places: written.places,
     })
 }
 
 struct Written {
     file_bytes: u64,
     data_digest: Option<String>,
-    stored_digest: Option<String>,
+    places: Option<Hash>,
 }
 
 impl PackedFile {
@@ -170,36 +191,41 @@ impl PackedFile {
         Ok((found.blocks() * 512).min(self.file_bytes))
     }
 
-    /// Drops the synced file from the page cache, reads it again, all of it, and holds it against what was written: the tables by
-    /// their digest, and by another one, through these tables, each stream and each plain cluster. That the streams decode to what
-    /// was read of the snapshot was seen before they were written. Nobody should throw the other image away before that.
+    /// Drops the synced file from the page cache, reads its metadata again, and holds it against what was written; and the tables have to
+    /// lead to where each cluster was put. That what was put there decodes to what was read of the snapshot was proven before, and, with
+    /// [`Proof::ReadBack`], that the disk has it. Nobody should throw the other image away before that.
     ///
     /// # Errors
     /// `Io`, also when what is read back differs; `Uncertain` when told to stop; `Internal` when it was not packed to be proven.
     pub fn verify(&self, synced: &File, virtual_bytes: u64, how: &Pack<'_>) -> Result<()> {
-        let Some(expected) = &self.stored_digest else {
-            let text = "a packed image is to be held against a digest that was not made";
+        let Some(expected) = self.places else {
+            let text = "a packed image is to be held against what was not proven of it";
             return Err(Error::new(ErrorKind::Internal, text));
         };
-        // Advice only: a page that is kept is compared all the same.
-        let forgotten = posix_fadvise(synced, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        if let Err(errno) = forgotten {
-            tracing::debug!(%errno, "advice on the cached pages of a packed image was refused");
-        }
-        let image = PackedImage::read_back(synced, virtual_bytes, self);
-        let reading = How {
-            watch: how.watch,
-            idle: how.idle,
-            clusters: virtual_bytes / CLUSTER_BYTES,
-            tend: &|| Ok(()),
-        };
-        let found = image.and_then(|image| proof::stored_digest(synced, &image, reading));
-        match found {
-            Ok(found) if found == *expected => Ok(()),
-            Ok(_other) => Err(misread("its data is not what was written")),
+        // A page that is kept is compared all the same.
+        advice::forget(synced, &advice::ALL);
+        let stopped = AtomicBool::new(false);
+        let verify = || match self.read_places(synced, virtual_bytes, &stopped) {
+            Ok(found) if found == expected || stopped.load(Ordering::Acquire) => Ok(()),
+            Ok(_other) => Err(misread("its tables do not lead to its data")),
             Err(error) if error.kind() == ErrorKind::Corrupt => Err(misread(error)),
             Err(error) => Err(error),
+        };
+        let priority = crew::priority(how.idle);
+        gang::work(&[&verify], priority, &stopped, || how.watch.check())
+    }
+
+    fn read_places(&self, synced: &File, virtual_bytes: u64, stopped: &AtomicBool) -> Result<Hash> {
+        let image = PackedImage::read_back(synced, virtual_bytes, self)?;
+        let mut sum = PlacesSum::default();
+        for piece in image.pieces() {
+            sum.add(&piece?);
+            if stopped.load(Ordering::Acquire) {
+                break;
+            }
         }
+        advice::forget(synced, &advice::ALL);
+        Ok(sum.finish())
     }
 }
 
@@ -214,7 +240,7 @@ fn misread(what: impl fmt::Display) -> Error {
 }
 
 fn write<I>(
-    image: &File,
+    source: &Source<'_>,
     pieces: I,
     target: &File,
     compact: Compact,
@@ -227,9 +253,8 @@ where
     let shelves = Turns::new(Shelves {
         shelf: Shelf::new(target, compact, effort.is_some()),
         data: Sum::default(),
-        stored: Sum::default(),
+        places: PlacesSum::default(),
     });
-    let behind = Behind::new(target, how.idle);
     let grant = Grant::new(compact.data.end() * CLUSTER_BYTES);
     let scarce = Cell::new(false);
     let tend = || grant.tend(how.room, &scarce);
@@ -241,25 +266,39 @@ where
         clusters: compact.data.count,
         tend: &tend,
     };
+    let write_out = if how.idle || how.proof == Proof::ReadBack {
+        WriteOut::Followed(Follower::new(target, how.proof))
+    } else {
+        WriteOut::Begun(Behind::new(target))
+    };
     let desk = Desk {
         shelves: &shelves,
         grant: &grant,
-        behind: &behind,
-        idle: how.idle,
-        proven: how.proven,
+        source,
+        write_out: &write_out,
+        proof: how.proof,
         digest: how.digest,
     };
-    crew::share(Ahead::new(image, pieces), packing, |work| {
-        Packer::new(image, target, effort)?.work(work, &desk)
-    })?;
+    let pack = |work: &Work<_>| Packer::new(source, target, effort)?.work(work, &desk);
+    let load = |work: &Work<_>| match source {
+        Source::Loaded(loader) => loader.run(work),
+        Source::Stored(_) => Ok(()),
+    };
+    let follow = |work: &Work<_>| match &write_out {
+        WriteOut::Followed(follower) => follower.follow(work),
+        WriteOut::Begun(_) => Ok(()),
+    };
+    let mut others: Vec<&Other<'_, _>> = vec![&load; loader::loaders()];
+    others.push(&follow);
+    crew::share_with(pieces, packing, pack, &others)?;
     let Shelves {
         shelf,
         data,
-        stored,
+        places,
     } = shelves.into_inner();
     Ok(Written {
         file_bytes: shelf.finish()?,
         data_digest: how.digest.then(|| data.finish()),
-        stored_digest: how.proven.then(|| stored.finish()),
+        places: (how.proof != Proof::None).then(|| places.finish()),
     })
 }

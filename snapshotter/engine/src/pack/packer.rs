@@ -2,21 +2,26 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::iter::repeat;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use blake3::Hash;
 use pool::{Context, Error, ErrorKind, Result};
 use zstd::zstd_safe::CCtx;
 
+use super::Proof;
 use super::behind::Behind;
-use super::crew::{Batch, Patience, Turns, Work};
+use super::crew::{Patience, Turns, Work};
 use super::effort::Effort;
+use super::follower::{Follower, Stored};
 use super::grant::Grant;
-use super::pieces::{BATCH, Piece, PieceReader, Place};
-use super::shelf::{Item, Shelf};
+use super::loader::{self, Load, Loader};
+use super::pieces::{BATCH, Piece, PieceReader};
+use super::shelf::{Item, PlacesSum, Shelf};
 use crate::data_digest::Sum;
 use crate::digest::{ClusterHash, is_zero};
+use crate::direct::Memory;
 use crate::header::cluster_len;
 use crate::layout::CLUSTER_BYTES;
 use crate::reader::{Compression, Decoder};
@@ -32,42 +37,57 @@ const HANDS: usize = 3;
 pub(super) struct Shelves<'f> {
     pub(super) shelf: Shelf<'f>,
     pub(super) data: Sum,
-    pub(super) stored: Sum,
+    pub(super) places: PlacesSum,
+}
+
+/// How what was written gets to the disk.
+pub(super) enum WriteOut<'f> {
+    /// It is on its way there, and a sync waits for it.
+    Begun(Behind<'f>),
+    /// Somebody waits for it all the time.
+    Followed(Follower<'f>),
+}
+
+/// Who reads what is packed.
+pub(super) enum Source<'f> {
+    /// It is read ahead.
+    Loaded(Loader<'f>),
+    /// Each packer reads, and decodes.
+    Stored(&'f File),
 }
 
 /// What the crew shares.
 pub(super) struct Desk<'a, 'f> {
     pub(super) shelves: &'a Turns<Shelves<'f>>,
     pub(super) grant: &'a Grant,
-    pub(super) behind: &'a Behind<'f>,
-    pub(super) idle: bool,
-    pub(super) proven: bool,
+    pub(super) source: &'a Source<'f>,
+    pub(super) write_out: &'a WriteOut<'f>,
+    pub(super) proof: Proof,
     pub(super) digest: bool,
 }
 
 /// What one of the crew works with.
 pub(super) struct Packer<'f> {
-    image: &'f File,
     target: &'f File,
-    reader: PieceReader<'f>,
+    reader: Option<PieceReader<'f>>,
     encoder: Option<CCtx<'static>>,
     decoder: Decoder,
     decoded: Vec<u8>,
+    /// What it reads into, if it reads.
+    memory: Vec<Memory>,
 }
 
 /// A batch, and what has become of it.
 struct Hand {
-    batch: Batch,
-    /// Its clusters.
-    bytes: Vec<u8>,
-    /// Their streams, one behind the other.
+    load: Load,
+    /// The streams of its clusters, one behind the other.
     streams: Vec<u8>,
     /// What the clusters have become that are not zero: number, place in the batch.
     items: Vec<(u64, usize, Found)>,
     /// What the batch gives to the digest of the data, if that is made.
     data: Vec<ClusterHash>,
-    /// And to that of what is written.
-    stored: Vec<ClusterHash>,
+    /// The hashes of what is written, if that is read back.
+    stored: Vec<Hash>,
 }
 
 /// What a cluster has become.
@@ -79,14 +99,27 @@ enum Found {
     Stream { frame: Range<usize>, end: usize },
 }
 
+impl Found {
+    /// What takes room for it.
+    fn item(&self) -> Item {
+        match self {
+            Self::Plain(_) => Item::Plain,
+            Self::Stream { frame, end } => Item::Stream((end - frame.start) as u64),
+        }
+    }
+
+    /// How many bytes of that say something.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Plain(range) | Self::Stream { frame: range, .. } => range.len() as u64,
+        }
+    }
+}
+
 impl Hand {
     fn new() -> Self {
         Self {
-            batch: Batch {
-                number: 0,
-                pieces: Vec::new(),
-            },
-            bytes: vec![0; BATCH * cluster_len()],
+            load: Load::default(),
             streams: vec![0; BATCH * cluster_len()],
             items: Vec::with_capacity(BATCH),
             data: Vec::new(),
@@ -95,8 +128,23 @@ impl Hand {
     }
 
     fn cluster(&self, at: usize) -> &[u8] {
-        let bytes = self.bytes.get(at * cluster_len()..(at + 1) * cluster_len());
+        let bytes = self.load.bytes.bytes();
+        let cluster = bytes.get(at * cluster_len()..(at + 1) * cluster_len());
+        cluster.unwrap_or_default()
+    }
+
+    /// What is written for a cluster, without what fills it up.
+    fn bytes_of(&self, found: &Found) -> &[u8] {
+        let bytes = match found {
+            Found::Plain(range) => self.load.bytes.bytes().get(range.clone()),
+            Found::Stream { frame, .. } => self.streams.get(frame.clone()),
+        };
         bytes.unwrap_or_default()
+    }
+
+    fn digest_stored(&mut self) {
+        let hash = |(_number, _at, found): &_| blake3::hash(self.bytes_of(found));
+        self.stored = self.items.iter().map(hash).collect();
     }
 
     fn digest_data(&mut self) {
@@ -104,7 +152,7 @@ impl Hand {
         self.data = self.items.iter().map(hash).collect();
     }
 
-    /// The places of the batch, and how large the file is with them; `None` when it is not its turn, or when the work was stopped.
+    /// The place of each item, and how large the file is with them; `None` when it is not its turn, or when the work was stopped.
     fn take_places<I>(
         &self,
         patience: Patience,
@@ -112,10 +160,14 @@ impl Hand {
         work: &Work<I>,
     ) -> Result<Option<(Vec<u64>, u64)>> {
         desk.shelves
-            .take(self.batch.number, patience, work, |shelves| {
+            .take(self.load.batch.number, patience, work, |shelves| {
                 let places = self.place(&mut shelves.shelf)?;
                 self.data.iter().for_each(|hash| shelves.data.add(hash));
-                self.stored.iter().for_each(|hash| shelves.stored.add(hash));
+                for ((number, _at, found), place) in self.items.iter().zip(&places) {
+                    let place = found.item().at(*place);
+                    let cluster = *number;
+                    shelves.places.add(&Piece { cluster, place });
+                }
                 let file_bytes = shelves.shelf.file_bytes();
                 desk.grant.wait_for(file_bytes, work);
                 Ok((places, file_bytes))
@@ -123,26 +175,40 @@ impl Hand {
     }
 
     fn place(&self, shelf: &mut Shelf<'_>) -> Result<Vec<u64>> {
-        let place = |(cluster, _at, found): &(u64, usize, Found)| {
-            let item = match found {
-                Found::Plain(_) => Item::Plain,
-                Found::Stream { frame, end } => Item::Stream((end - frame.start) as u64),
-            };
-            shelf.place(*cluster, item)
-        };
+        let place =
+            |(cluster, _at, found): &(u64, usize, Found)| shelf.place(*cluster, found.item());
         self.items.iter().map(place).collect()
+    }
+
+    /// What was written at these places.
+    fn stored(&self, places: &[u64]) -> Vec<Stored> {
+        let hashes = self.stored.iter().copied().map(Some).chain(repeat(None));
+        let all = self.items.iter().zip(places).zip(hashes);
+        all.map(|(((_, _, found), place), hash)| Stored {
+            bytes: *place..*place + found.bytes(),
+            hash,
+        })
+        .collect()
     }
 }
 
 impl<'f> Packer<'f> {
-    pub(super) fn new(image: &'f File, target: &'f File, effort: Option<Effort>) -> Result<Self> {
+    pub(super) fn new(
+        source: &Source<'f>,
+        target: &'f File,
+        effort: Option<Effort>,
+    ) -> Result<Self> {
+        let reader = match source {
+            Source::Loaded(_) => None,
+            Source::Stored(image) => Some(PieceReader::new(image)),
+        };
         Ok(Self {
-            image,
             target,
-            reader: PieceReader::new(image),
+            reader,
             encoder: effort.map(Effort::encoder).transpose()?,
             decoder: Decoder::new(Compression::Zstd),
             decoded: vec![0; cluster_len()],
+            memory: Vec::new(),
         })
     }
 
@@ -158,14 +224,17 @@ impl<'f> Packer<'f> {
         let mut full = VecDeque::with_capacity(HANDS);
         let mut free = Vec::new();
         loop {
-            let batch = work.next()?;
-            let at_the_end = batch.is_none();
-            if let Some(batch) = batch {
+            let load = self.next(work, desk)?;
+            let at_the_end = load.is_none();
+            if let Some(load) = load {
                 let mut hand = free.pop().unwrap_or_else(Hand::new);
-                self.read(batch, &mut hand)?;
+                hand.load = load;
                 self.compress(&mut hand);
-                if desk.proven {
-                    self.prove(&mut hand)?;
+                if desk.proof != Proof::None {
+                    self.prove(&hand)?;
+                }
+                if desk.proof == Proof::ReadBack {
+                    hand.digest_stored();
                 }
                 if desk.digest {
                     hand.digest_data();
@@ -182,12 +251,14 @@ impl<'f> Packer<'f> {
                     return Ok(());
                 }
                 self.write(hand, &placed)?;
-                if desk.idle {
-                    self.forget(&hand.batch);
+                work.done(&hand.load.batch);
+                match desk.write_out {
+                    WriteOut::Begun(behind) => behind.follow(file_bytes)?,
+                    WriteOut::Followed(follower) => {
+                        follower.written(hand.load.batch.number, hand.stored(&placed), work);
+                    }
                 }
-                desk.behind.follow(file_bytes)?;
-                work.done(&hand.batch);
-                free.extend(full.pop_front());
+                free.extend(full.pop_front().map(|hand| self.empty(hand, desk)));
             }
             if at_the_end || work.is_stopped() {
                 return Ok(());
@@ -195,19 +266,41 @@ impl<'f> Packer<'f> {
         }
     }
 
-    fn read(&mut self, batch: Batch, hand: &mut Hand) -> Result<()> {
-        hand.batch = batch;
-        let pieces = &hand.batch.pieces;
-        let room = hand.bytes.get_mut(..pieces.len() * cluster_len());
-        self.reader.read(pieces, room.unwrap_or_default())
+    fn next<I>(&mut self, work: &Work<I>, desk: &Desk<'_, '_>) -> Result<Option<Load>>
+    where
+        I: Iterator<Item = Result<Piece>>,
+    {
+        if let Source::Loaded(loader) = desk.source {
+            return Ok(loader.next(work));
+        }
+        let Some(batch) = work.next()? else {
+            return Ok(None);
+        };
+        let mut bytes = self.memory.pop().unwrap_or_else(loader::room);
+        if let Some(reader) = &mut self.reader {
+            let room = bytes.get(batch.pieces.len() as u64 * CLUSTER_BYTES);
+            reader.read(&batch.pieces, room)?;
+        }
+        Ok(Some(Load { batch, bytes }))
+    }
+
+    /// A hand that can take another batch.
+    fn empty(&mut self, mut hand: Hand, desk: &Desk<'_, '_>) -> Hand {
+        let Load { bytes, .. } = std::mem::take(&mut hand.load);
+        match desk.source {
+            Source::Loaded(loader) => loader.give_back(bytes),
+            Source::Stored(_) => self.memory.push(bytes),
+        }
+        hand
     }
 
     fn compress(&mut self, hand: &mut Hand) {
         let streams = &mut hand.streams;
         hand.items.clear();
         let mut used = 0;
-        let clusters = hand.bytes.chunks(cluster_len());
-        for ((piece, cluster), at) in hand.batch.pieces.iter().zip(clusters).zip(0..) {
+        let Load { batch, bytes } = &hand.load;
+        let clusters = bytes.bytes().chunks(cluster_len());
+        for ((piece, cluster), at) in batch.pieces.iter().zip(clusters).zip(0..) {
             if is_zero(cluster) {
                 continue;
             }
@@ -233,25 +326,16 @@ impl<'f> Packer<'f> {
         }
     }
 
-    /// Decodes what was encoded, and remembers what is about to be written.
-    fn prove(&mut self, hand: &mut Hand) -> Result<()> {
-        let mut hashes = Vec::with_capacity(hand.items.len());
+    /// Decodes what was encoded.
+    fn prove(&mut self, hand: &Hand) -> Result<()> {
         for (number, at, found) in &hand.items {
-            let cluster = hand.cluster(*at);
-            let stored = match found {
-                Found::Plain(_) => cluster,
-                Found::Stream { frame, .. } => {
-                    let frame = hand.streams.get(frame.clone()).unwrap_or_default();
-                    let decoded = self.decoder.decode(frame, &mut self.decoded);
-                    if decoded.is_err() || self.decoded != cluster {
-                        return Err(not_proven(*number));
-                    }
-                    frame
+            if let Found::Stream { .. } = found {
+                let decoded = self.decoder.decode(hand.bytes_of(found), &mut self.decoded);
+                if decoded.is_err() || self.decoded != hand.cluster(*at) {
+                    return Err(not_proven(*number));
                 }
-            };
-            hashes.push(ClusterHash::new(*number, stored));
+            }
         }
-        hand.stored = hashes;
         Ok(())
     }
 
@@ -260,7 +344,7 @@ impl<'f> Packer<'f> {
         let mut run: Option<(u64, &[u8], Range<usize>)> = None;
         for ((_, _, found), place) in hand.items.iter().zip(places) {
             let (source, range) = match found {
-                Found::Plain(range) => (hand.bytes.as_slice(), range.clone()),
+                Found::Plain(range) => (hand.load.bytes.bytes(), range.clone()),
                 Found::Stream { frame, end } => (hand.streams.as_slice(), frame.start..*end),
             };
             if let Some((start, of, whole)) = &mut run {
@@ -286,22 +370,6 @@ impl<'f> Packer<'f> {
         let written = self.target.write_all_at(bytes, place);
         written.context_with(|| format!("write the packed image at byte {place}"))
     }
-
-    /// Lets go of what was read: nobody will soon read it again, and the page cache is the guests'.
-    fn forget(&self, batch: &Batch) {
-        let (Some(first), Some(last)) = (batch.pieces.first(), batch.pieces.last()) else {
-            return;
-        };
-        let (Place::Plain(start), Place::Plain(end)) = (first.place, last.place) else {
-            return;
-        };
-        let number = |offset| i64::try_from(offset).unwrap_or(i64::MAX);
-        let length = number((end + CLUSTER_BYTES).saturating_sub(start));
-        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
-        if let Err(errno) = posix_fadvise(self.image, number(start), length, advice) {
-            tracing::debug!(%errno, "advice on cached pages of a snapshot was refused");
-        }
-    }
 }
 
 fn not_proven(cluster: u64) -> Error {
@@ -316,30 +384,36 @@ fn not_proven(cluster: u64) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pieces::Place;
     use super::*;
 
     #[test]
     fn a_stream_that_does_not_decode_to_its_cluster_is_not_written() {
         let file = tempfile::tempfile().unwrap();
-        let mut packer = Packer::new(&file, &file, Some(Effort::USUAL)).unwrap();
+        let mut packer = Packer::new(&Source::Stored(&file), &file, Some(Effort::USUAL)).unwrap();
         let mut hand = Hand::new();
-        hand.batch.pieces = vec![Piece {
+        hand.load.batch.pieces = vec![Piece {
             cluster: 7,
             place: Place::Plain(0),
         }];
         let text = (0..=250).cycle().step_by(7);
-        hand.bytes = text.take(cluster_len()).collect();
+        hand.load.bytes = loader::room();
+        let cluster = hand.load.bytes.get(CLUSTER_BYTES);
+        cluster
+            .iter_mut()
+            .zip(text)
+            .for_each(|(byte, of)| *byte = of);
         packer.compress(&mut hand);
-        packer.prove(&mut hand).unwrap();
-        assert_eq!(hand.stored.len(), 1);
+        assert_eq!(hand.items.len(), 1);
+        packer.prove(&hand).unwrap();
         // As memory that forgets would do it.
         for at in 4..40 {
             hand.streams[at] ^= 1;
-            let error = packer.prove(&mut hand).expect_err(&format!("byte {at}"));
+            let error = packer.prove(&hand).expect_err(&format!("byte {at}"));
             assert_eq!(error.kind(), ErrorKind::Io, "{error}");
             hand.streams[at] ^= 1;
         }
-        hand.bytes[100] ^= 1;
-        packer.prove(&mut hand).unwrap_err();
+        hand.load.bytes.get(CLUSTER_BYTES)[100] ^= 1;
+        packer.prove(&hand).unwrap_err();
     }
 }

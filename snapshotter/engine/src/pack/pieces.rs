@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use pool::{Context, Error, ErrorKind, Result};
-use zstd::zstd_safe::find_frame_compressed_size;
 
 use crate::header::cluster_len;
 use crate::layout::{CLUSTER_BYTES, Layout};
@@ -101,42 +100,6 @@ impl<'f> PieceReader<'f> {
         Ok(())
     }
 
-    /// Reads what is stored for each of `pieces`, the cluster or its stream, and calls `each` with the number of the cluster and that.
-    ///
-    /// # Errors
-    /// `Corrupt` for a stream that does not end where it may; `Io`.
-    pub(crate) fn stored(
-        &mut self,
-        pieces: &[Piece],
-        mut each: impl FnMut(u64, &[u8]),
-    ) -> Result<()> {
-        let ranges = || pieces.iter().map(|piece| piece.place.range());
-        let together = span_of(ranges());
-        if let Some(span) = &together {
-            self.fetch(span)?;
-        }
-        for piece in pieces {
-            let range = piece.place.range();
-            let start = match &together {
-                Some(span) => usize::try_from(range.start - span.start).unwrap_or(0),
-                None => {
-                    self.fetch(&range)?;
-                    0
-                }
-            };
-            let length = usize::try_from(range.end - range.start).unwrap_or(0);
-            let bytes = self.input.get(start..start + length).unwrap_or_default();
-            let stored = match piece.place {
-                Place::Plain(_) => bytes,
-                Place::Stream(extent) => {
-                    frame(bytes).ok_or_else(|| changed(extent, "it does not end"))?
-                }
-            };
-            each(piece.cluster, stored);
-        }
-        Ok(())
-    }
-
     fn fetch(&mut self, range: &Range<u64>) -> Result<()> {
         let length = usize::try_from(range.end - range.start).unwrap_or(0);
         self.input.resize(length, 0);
@@ -161,12 +124,6 @@ impl<'f> PieceReader<'f> {
         let decoded = self.decoder.decode(stream, cluster);
         decoded.map_err(|fault| changed(extent, fault))
     }
-}
-
-/// The zstd frame that `bytes` begin with; `None` if there is none, or it goes on behind them.
-fn frame(bytes: &[u8]) -> Option<&[u8]> {
-    let length = find_frame_compressed_size(bytes).ok()?;
-    bytes.get(..length)
 }
 
 fn changed(extent: Extent, fault: &str) -> Error {

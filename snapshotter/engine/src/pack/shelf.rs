@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use blake3::{Hash, Hasher};
 use pool::{Context, Result};
 
+use super::pieces::{Piece, Place};
 use crate::compact::{Compact, area_len};
 use crate::header::{Places, cluster_len, header_of};
 use crate::layout::{CLUSTER_BYTES, COUNTS_PER_BLOCK, ENTRIES_PER_TABLE};
+use crate::reader::Extent;
 use crate::tables::{COPIED, set_entry};
 
 /// Bit 62 of an L2 entry: what it points to is compressed.
@@ -29,6 +32,36 @@ pub(crate) enum Item {
     Plain,
     /// A stream of so many bytes, fewer than a cluster has.
     Stream(u64),
+}
+
+impl Item {
+    /// How the tables tell of it when it is at byte `place` of the file: of streams they know the sectors.
+    pub(crate) fn at(self, place: u64) -> Place {
+        match self {
+            Self::Plain => Place::Plain(place),
+            Self::Stream(bytes) => Place::Stream(Extent {
+                offset: place,
+                end: (place + bytes).next_multiple_of(SECTOR),
+            }),
+        }
+    }
+}
+
+/// The digest of what is where, in the order of the disk: for who reads the tables again.
+#[derive(Debug, Default)]
+pub(crate) struct PlacesSum(Hasher);
+
+impl PlacesSum {
+    pub(crate) fn add(&mut self, piece: &Piece) {
+        let range = piece.place.range();
+        for number in [piece.cluster, range.start, range.end] {
+            self.0.update(&number.to_le_bytes());
+        }
+    }
+
+    pub(crate) fn finish(&self) -> Hash {
+        self.0.finalize()
+    }
 }
 
 /// See the module. Memory: the L1 table, the refcount table, one L2 table, and a few refcount blocks.
