@@ -12,7 +12,7 @@ use tests::client::accepted;
 use tests::fixture::Fixture;
 use tests::kubelet::text;
 use tests::scratch_fs::{FsKind, GIB, MIB};
-use tests::{binaries, packing, requests, tools, wait};
+use tests::{binaries, packing, requests, wait};
 
 use crate::disks;
 use crate::images::{Taken, taken, taken_with_sync};
@@ -93,9 +93,7 @@ struct Times {
 
 fn one(plan: &Plan, data: Data, bytes: u64) -> Result<Vec<String>> {
     let fixture = Fixture::sized(FsKind::Xfs, 8 * bytes + 2 * GIB);
-    // A file in memory beneath the filesystem would be read from there, and cost processor time that no disk costs.
-    let device = text(fixture.fs.device());
-    let _said = tools::run("losetup", &["--direct-io=on", &device]);
+    disks::past_the_page_cache(&fixture);
     let made = fixture
         .csi
         .made_volume(requests::volume("bench", bytes, requests::block()));

@@ -9,9 +9,9 @@ use nix::fcntl::OFlag;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tests::fixture::Fixture;
-use tests::kubelet::Attachment;
+use tests::kubelet::{Attachment, text};
 use tests::scratch_fs::MIB;
-use tests::{client, content, csi, requests};
+use tests::{client, content, csi, requests, tools};
 
 /// Random writes of the fragmented disk, and the size of each.
 const SCATTERED_WRITES: u32 = 20_000;
@@ -46,6 +46,13 @@ impl Shape {
             Self::Scattered => "20,000 blocks of 4 KiB",
         }
     }
+}
+
+/// Gives the loop device beneath a pool direct I/O. A file in memory beneath the filesystem would be faster than any disk, and take
+/// processor time that none takes.
+pub(crate) fn past_the_page_cache(fixture: &Fixture) {
+    let device = text(fixture.fs.device());
+    let _said = tools::run("losetup", &["--direct-io=on", &device]);
 }
 
 /// A new published volume of `bytes` with a content of `shape`.

@@ -86,9 +86,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<String> {
 fn one(plan: &Plan, bytes: u64, shape: Shape) -> Result<(Times, Times)> {
     // A volume and its restore are promised, and there are copies beside them.
     let fixture = Fixture::sized(FsKind::Ext4, 3 * bytes + 8 * GIB);
-    // A file in memory beneath the filesystem would make every disk fast.
-    let device = text(fixture.fs.device());
-    let _said = tools::run("losetup", &["--direct-io=on", &device]);
+    disks::past_the_page_cache(&fixture);
     let volume = disks::make(&fixture, bytes, shape)?;
     volume.down(&fixture.csi);
     let folder = fixture.pool().join("bench");
