@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pool::fault::{Step, reached};
-use pool::record::{Compression, SnapshotRecord, Timestamp};
+use pool::record::{Compression, DataChecksum, SnapshotRecord, Timestamp};
 use pool::{Context, Error, ErrorKind, OpenSnapshot, PackedContent, Pool, Room, SnapshotId};
 use proto::errors::{Failure, Kind};
 use snapshot_engine::{Pack, Proof, Watch};
@@ -243,7 +243,7 @@ fn write(
             reached(Step::RepackStarted)
         },
         idle: true,
-        proof: proof(record),
+        proof: proof(record.checksum.as_ref()),
         digest: known_digest(record).is_some(),
     };
     let packed = snapshot_engine::pack(old.image(), record, target, &how)?;
@@ -270,8 +270,8 @@ fn write(
 }
 
 /// Whoever wants no digest wants no I/O that is not needed: what a sync answers for is on the disk.
-fn proof(record: &SnapshotRecord) -> Proof {
-    match record.checksum {
+fn proof(checksum: Option<&DataChecksum>) -> Proof {
+    match checksum {
         Some(_) => Proof::ReadBack,
         None => Proof::Decoded,
     }
@@ -299,7 +299,20 @@ fn refuse_changed(record: &SnapshotRecord, found: Option<&String>) -> pool::Resu
 
 #[cfg(test)]
 mod tests {
+    use pool::record::Checksum;
+
     use super::*;
+
+    #[test]
+    fn data_is_read_back_where_its_class_wants_a_checksum_and_decoded_everywhere() {
+        let checksum = DataChecksum {
+            algorithm: Checksum::Blake3,
+            digest: Some(String::new()),
+            verified: None,
+        };
+        assert_eq!(proof(Some(&checksum)), Proof::ReadBack);
+        assert_eq!(proof(None), Proof::Decoded);
+    }
 
     #[test]
     fn pauses_double_up_to_six_hours() {
