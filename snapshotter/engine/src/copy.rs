@@ -20,13 +20,14 @@ use pool::{Context, Error, ErrorKind, Result};
 use crate::advice;
 use crate::capture::is_unshareable;
 use crate::data_map::DataRuns;
-use crate::direct::{self, ALIGNED, Memory};
+use crate::direct::{self, ALIGNED};
 use crate::gang::{self, Priority};
+use crate::huge::HugeMemory;
 
 /// How many copy at once.
 const THREADS: usize = 4;
 /// As much as each of them reads and writes at once, and has in memory.
-const CHUNK_BYTES: u64 = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 /// Up to this much is copied by the thread that calls, which costs less than to start others.
 const FEW_BYTES: u64 = 8 << 20;
 /// So much of the target is allocated at once, ahead of those who write it: a write past the page cache that has to allocate keeps
@@ -34,7 +35,7 @@ const FEW_BYTES: u64 = 8 << 20;
 const ALLOCATED_BYTES: u64 = 256 << 20;
 /// A run of data that is shorter than this is scattered: allocating it and writing it past the page cache would be a transaction of the
 /// filesystem's journal each. It is written through the page cache, and out of it with others.
-const SCATTERED_BYTES: u64 = 8 << 20;
+const SCATTERED_BYTES: u64 = 1 << 20;
 
 /// What a copy has to look out for, every 50 ms and once more at its end.
 pub struct Watch<'a> {
@@ -129,7 +130,8 @@ pub(crate) fn copy_data(
         watch.check()?;
     }
     if source.length <= FEW_BYTES {
-        let mut copier = Copier::new(source.file, target, None);
+        let mut memory = HugeMemory::new(CHUNK_BYTES)?;
+        let mut copier = Copier::new(source.file, target, None, memory.bytes());
         while let Some(chunk) = runs.next()? {
             copier.copy(&chunk)?;
             copied += chunk.length();
@@ -182,8 +184,16 @@ fn copy_by_all(
         None => Priority::Last,
     };
     let threads = if direct.is_some() { THREADS } else { 1 };
+    let mut memory = HugeMemory::new(threads * CHUNK_BYTES)?;
+    let memory = Mutex::new(memory.bytes().chunks_exact_mut(CHUNK_BYTES));
     let copy = || {
-        let mut copier = Copier::new(source.file, target, direct.as_ref());
+        let next = memory.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let mut copier = Copier::new(
+            source.file,
+            target,
+            direct.as_ref(),
+            next.unwrap_or_default(),
+        );
         while !stopped.load(Ordering::Acquire) {
             let next = runs.lock().unwrap_or_else(PoisonError::into_inner).next()?;
             let Some(chunk) = next else { break };
@@ -275,7 +285,7 @@ impl<'a> Runs<'a> {
         if !self.find()? {
             return Ok(None);
         }
-        let chunk = self.chunk(CHUNK_BYTES);
+        let chunk = self.chunk(CHUNK_BYTES as u64);
         if !chunk.is_scattered
             && self
                 .allocated
@@ -356,12 +366,17 @@ struct Copier<'a> {
     cached_bytes: u64,
     /// What is being written out of the page cache.
     behind: Option<Range<u64>>,
-    /// A chunk.
-    memory: Memory,
+    /// Room for a chunk.
+    memory: &'a mut [u8],
 }
 
 impl<'a> Copier<'a> {
-    fn new(source: &'a File, target: &'a File, direct: Option<&'a Direct>) -> Self {
+    fn new(
+        source: &'a File,
+        target: &'a File,
+        direct: Option<&'a Direct>,
+        memory: &'a mut [u8],
+    ) -> Self {
         Self {
             source,
             target,
@@ -369,12 +384,16 @@ impl<'a> Copier<'a> {
             cached: 0..0,
             cached_bytes: 0,
             behind: None,
-            memory: Memory::new(CHUNK_BYTES),
+            memory,
         }
     }
 
     fn copy(&mut self, chunk: &Chunk) -> Result<()> {
-        let bytes = self.memory.get(chunk.length());
+        let length = usize::try_from(chunk.length()).unwrap_or(usize::MAX);
+        let Some(bytes) = self.memory.get_mut(..length) else {
+            let text = format!("{length} bytes do not fit into the memory of a copy");
+            return Err(Error::new(ErrorKind::Internal, text));
+        };
         if let Some(direct) = self.direct
             && chunk.is_aligned()
         {
@@ -402,7 +421,7 @@ impl<'a> Copier<'a> {
         }
         self.cached.end = chunk.to + chunk.length();
         self.cached_bytes += chunk.length();
-        if self.cached_bytes < CHUNK_BYTES {
+        if self.cached_bytes < CHUNK_BYTES as u64 {
             return Ok(());
         }
         self.cached_bytes = 0;

@@ -33,6 +33,7 @@ mod direct;
 mod export;
 mod gang;
 mod header;
+mod huge;
 mod import;
 mod layout;
 mod mapping;
