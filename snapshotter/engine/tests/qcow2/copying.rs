@@ -98,7 +98,12 @@ fn progress_ascends_to_what_has_data() {
 
 #[test]
 fn copies_are_exact_whatever_lies_where_and_however_long_it_is() {
-    let shapes: [&[(u64, u64)]; 4] = [
+    // More short runs than are written out of the page cache at once, and long ones between them.
+    let many: Vec<_> = (0..400)
+        .map(|n| (n * 1_300_000 / 4096 * 4096, n % 17 * 20_480))
+        .chain([(480 * MIB, 3 * MIB), (500 * MIB - 4096, 2 * MIB)])
+        .collect();
+    let shapes: [&[(u64, u64)]; 5] = [
         &[(0, 30 * MIB)],
         // Over every boundary: of blocks, of chunks, of what is allocated at once.
         &[
@@ -107,6 +112,7 @@ fn copies_are_exact_whatever_lies_where_and_however_long_it_is() {
             (20 * MIB + 12_288, 5 * MIB),
         ],
         &[(1, 1), (300 * MIB - 4096, MIB), (511 * MIB, MIB)],
+        &many,
         &[],
     ];
     for kind in [Kind::Host, Kind::Xfs] {
