@@ -168,13 +168,14 @@ pub(crate) fn copy_data(
         expected: long + short,
         copied: AtomicU64::new(0),
     };
-    let rest = copy.share()?;
-    if source.length <= FEW_BYTES {
-        copy.by_one(rest)?;
-    } else {
-        for (way, bytes) in [(Way::LONG, long), (Way::SHORT, short)] {
-            if bytes > 0 {
-                copy.by_all(&way, rest.clone())?;
+    match copy.share()? {
+        rest if rest.is_empty() => {}
+        rest if source.length <= FEW_BYTES => copy.by_one(rest)?,
+        rest => {
+            for (way, bytes) in [(Way::LONG, long), (Way::SHORT, short)] {
+                if bytes > 0 {
+                    copy.by_all(&way, rest.clone())?;
+                }
             }
         }
     }
