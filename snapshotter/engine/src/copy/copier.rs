@@ -34,8 +34,8 @@ impl Direct {
 pub(super) struct Copier<'a> {
     source: &'a File,
     target: &'a File,
-    /// Past the page cache; what is written through it nevertheless is written out.
-    direct: Option<(&'a Direct, Option<&'a WriteOut<'a>>)>,
+    /// Past the page cache; short runs, which are written through it nevertheless, are written out.
+    direct: Option<(&'a Direct, &'a WriteOut<'a>)>,
     /// Room for a chunk.
     memory: &'a mut [u8],
 }
@@ -44,7 +44,7 @@ impl<'a> Copier<'a> {
     pub(super) fn new(
         source: &'a File,
         target: &'a File,
-        direct: Option<(&'a Direct, Option<&'a WriteOut<'a>>)>,
+        direct: Option<(&'a Direct, &'a WriteOut<'a>)>,
         memory: &'a mut [u8],
     ) -> Self {
         Self {
@@ -53,6 +53,11 @@ impl<'a> Copier<'a> {
             direct,
             memory,
         }
+    }
+
+    /// How many bytes the largest chunk may have.
+    pub(super) fn room(&self) -> usize {
+        self.memory.len()
     }
 
     pub(super) fn copy(&mut self, chunk: &Chunk) -> Result<()> {
@@ -64,17 +69,16 @@ impl<'a> Copier<'a> {
         if let Some((direct, write_out)) = self.direct
             && chunk.is_aligned()
         {
-            let copied = match write_out {
-                Some(_) => through(bytes, chunk, &direct.source, self.target),
-                None => through(bytes, chunk, &direct.source, &direct.target),
+            let target = if chunk.is_long {
+                &direct.target
+            } else {
+                self.target
             };
-            match (copied, write_out) {
+            match through(bytes, chunk, &direct.source, target) {
                 // What the disk under it wants is not what any disk wants.
-                (Err(error), _) if error.errno() == Some(Errno::EINVAL as i32) => {
-                    self.direct = None;
-                }
-                (Ok(()), Some(write_out)) => return write_out.wrote(chunk),
-                (done, _) => return done,
+                Err(error) if error.errno() == Some(Errno::EINVAL as i32) => self.direct = None,
+                Ok(()) if !chunk.is_long => return write_out.wrote(chunk),
+                done => return done,
             }
         }
         through(bytes, chunk, self.source, self.target)

@@ -6,17 +6,20 @@
 //! through the page cache.
 //!
 //! ```text
-//! copy_data ─> share, as far as that goes ─> runs of a MiB and more: Way::LONG   ─┐   Runs ─> Copier, many of them
-//!                                            runs that are shorter:  Way::SHORT  ─┴─> next chunk   └─> WriteOut
+//! copy_data ─> share, as far as that goes ─> Queue: one walk over the rest ─> next chunk ─> Copier, many of them ─> WriteOut
 //! ```
+//! There is one walk, and every byte of it is copied: what is data and what is a hole may change while nobody writes, because pages that
+//! somebody reads of what is allocated and was never written become data.
 
 mod copier;
+mod queue;
 mod runs;
 mod write_out;
 
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
+use std::slice::ChunksExactMut;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -25,6 +28,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use pool::{Context, Error, ErrorKind, Result};
 
 use self::copier::{Copier, Direct};
+use self::queue::Queue;
 use self::runs::Runs;
 use self::write_out::WriteOut;
 use crate::capture::is_unshareable;
@@ -34,46 +38,15 @@ use crate::huge::HugeMemory;
 
 /// Up to this much is copied by the thread that calls, which costs less than to start others.
 const FEW_BYTES: u64 = 8 << 20;
-/// A run of data that is shorter than this is short: allocating it and writing it past the page cache would be a transaction of the
-/// filesystem's journal each.
-const SHORT_BYTES: u64 = 1 << 20;
-
-/// Which runs of data are copied, and how.
-#[derive(Debug)]
-struct Way {
-    /// How long they are.
-    lengths: Range<u64>,
-    /// How many copy at once.
-    threads: usize,
-    /// As much as each of them reads and writes at once, and has in memory.
-    chunk_bytes: usize,
-    /// They are written through the page cache.
-    is_cached: bool,
-}
-
-impl Way {
-    /// A disk is as fast as it can be with few large requests.
-    const LONG: Self = Self {
-        lengths: SHORT_BYTES..u64::MAX,
-        threads: 4,
-        chunk_bytes: 1 << 20,
-        is_cached: false,
-    };
-    /// It takes many small ones in the time of one.
-    const SHORT: Self = Self {
-        lengths: 0..SHORT_BYTES,
-        threads: 16,
-        chunk_bytes: 256 << 10,
-        is_cached: true,
-    };
-    /// Runs of any length, little in all.
-    const FEW: Self = Self {
-        lengths: 0..u64::MAX,
-        threads: 1,
-        chunk_bytes: 1 << 20,
-        is_cached: true,
-    };
-}
+/// How many copy runs of any length: a disk is as fast as it can be with few large requests.
+const WORKERS: usize = 4;
+/// As much as each of them reads and writes at once, and has in memory. A run of data that is shorter than this is short: allocating it
+/// and writing it past the page cache would be a transaction of the filesystem's journal each.
+const CHUNK_BYTES: usize = 1 << 20;
+/// How many help with short runs: a disk takes many small requests in the time of one.
+const HELPERS: usize = 12;
+/// And as much as each of them has.
+const SHORT_CHUNK_BYTES: usize = 128 << 10;
 
 /// What a copy has to look out for, every 50 ms and once more at its end.
 pub struct Watch<'a> {
@@ -159,25 +132,18 @@ pub(crate) fn copy_data(
     watch: &Watch<'_>,
 ) -> Result<()> {
     watch.check()?;
-    let (long, short) = data_in(source)?;
     let copy = Copy {
         source,
         target,
         target_offset,
         watch,
-        expected: long + short,
+        expected: data_in(source)?,
         copied: AtomicU64::new(0),
     };
     match copy.share()? {
         rest if rest.is_empty() => {}
         rest if source.length <= FEW_BYTES => copy.by_one(rest)?,
-        rest => {
-            for (way, bytes) in [(Way::LONG, long), (Way::SHORT, short)] {
-                if bytes > 0 {
-                    copy.by_all(&way, rest.clone())?;
-                }
-            }
-        }
+        rest => copy.by_all(rest)?,
     }
     watch.check()?;
     (watch.progress)(copy.expected, copy.expected);
@@ -190,25 +156,16 @@ pub(crate) fn copy_data(
 /// # Errors
 /// `Io`.
 pub fn data_bytes(image: &File, length: u64) -> Result<u64> {
-    let part = Part {
+    data_in(Part {
         file: image,
         offset: 0,
         length,
-    };
-    data_in(part).map(|(long, short)| long + short)
+    })
 }
 
-/// How many bytes long runs have, and short ones.
-fn data_in(source: Part<'_>) -> Result<(u64, u64)> {
-    let (mut long, mut short) = (0, 0);
-    for run in DataRuns::new(source.file, source.offset, source.length) {
-        let run = run?;
-        match run.end - run.start {
-            length if length < SHORT_BYTES => short += length,
-            length => long += length,
-        }
-    }
-    Ok((long, short))
+fn data_in(source: Part<'_>) -> Result<u64> {
+    let runs = DataRuns::new(source.file, source.offset, source.length);
+    runs.map(|run| run.map(|run| run.end - run.start)).sum()
 }
 
 /// See [`copy_data`].
@@ -246,10 +203,10 @@ impl Copy<'_> {
     }
 
     fn by_one(&self, rest: Range<u64>) -> Result<()> {
-        let mut runs = self.runs(&Way::FEW, rest);
-        let mut memory = HugeMemory::new(Way::FEW.chunk_bytes)?;
+        let mut runs = self.runs(rest);
+        let mut memory = HugeMemory::new(CHUNK_BYTES)?;
         let mut copier = Copier::new(self.source.file, self.target, None, memory.bytes());
-        while let Some(chunk) = runs.next()? {
+        while let Some(chunk) = runs.next(copier.room())? {
             copier.copy(&chunk)?;
             self.add(chunk.length());
             self.look()?;
@@ -257,45 +214,55 @@ impl Copy<'_> {
         Ok(())
     }
 
-    fn by_all(&self, way: &Way, rest: Range<u64>) -> Result<()> {
+    fn by_all(&self, rest: Range<u64>) -> Result<()> {
         let (source, target, copied) = (self.source.file, self.target, &self.copied);
         let direct = Direct::open(source, target);
-        let write_out = way.is_cached.then(|| WriteOut::new(target));
-        let direct = direct.as_ref().map(|direct| (direct, write_out.as_ref()));
-        let threads = if direct.is_some() { way.threads } else { 1 };
-        let mut memory = HugeMemory::new(threads * way.chunk_bytes)?;
-        let memory = Mutex::new(memory.bytes().chunks_exact_mut(way.chunk_bytes));
-        let runs = Mutex::new(self.runs(way, rest));
+        // Through the page cache one is as fast as many.
+        let (workers, helpers) = if direct.is_some() {
+            (WORKERS, HELPERS)
+        } else {
+            (1, 0)
+        };
+        let mut large = HugeMemory::new(workers * CHUNK_BYTES)?;
+        let mut small = HugeMemory::new(helpers * SHORT_CHUNK_BYTES)?;
+        let large = Mutex::new(large.bytes().chunks_exact_mut(CHUNK_BYTES));
+        let small = Mutex::new(small.bytes().chunks_exact_mut(SHORT_CHUNK_BYTES));
+        let write_out = WriteOut::new(target);
+        let queue = Queue::new(self.runs(rest));
         let stopped = AtomicBool::new(false);
-        let copy = || {
+        let copy = |memory: &Mutex<ChunksExactMut<'_, u8>>| {
             let next = memory.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let memory = next.unwrap_or_default();
+            let Some(memory) = next else {
+                let text = "there is no memory for one of those who copy";
+                return Err(Error::new(ErrorKind::Internal, text));
+            };
+            let direct = direct.as_ref().map(|direct| (direct, &write_out));
             let mut copier = Copier::new(source, target, direct, memory);
-            while !stopped.load(Ordering::Acquire) {
-                let next = runs.lock().unwrap_or_else(PoisonError::into_inner).next()?;
-                let Some(chunk) = next else { break };
+            while let Some(chunk) = queue.next(copier.room(), &stopped)? {
                 copier.copy(&chunk)?;
                 let _before = copied.fetch_add(chunk.length(), Ordering::Relaxed);
             }
             Ok(())
         };
-        let workers = vec![&copy as &gang::Worker<'_>; threads];
+        let (worker, helper) = (|| copy(&large), || copy(&small));
+        let mut all: Vec<&gang::Worker<'_>> = vec![&worker; workers];
+        all.resize(workers + helpers, &helper);
         let priority = match self.watch.deadline {
             Some(_) => Priority::Usual,
             None => Priority::Last,
         };
-        gang::work(&workers, priority, &stopped, || self.look())?;
+        gang::work(&all, priority, &stopped, || self.look())?;
         self.tell();
         Ok(())
     }
 
-    fn runs(&self, way: &Way, rest: Range<u64>) -> Runs<'_> {
+    fn runs(&self, rest: Range<u64>) -> Runs<'_> {
         let part = Part {
             file: self.source.file,
             offset: self.source.offset + rest.start,
             length: rest.end - rest.start,
         };
-        Runs::new(part, self.target, self.target_offset + rest.start, way)
+        Runs::new(part, self.target, self.target_offset + rest.start)
     }
 
     fn add(&self, bytes: u64) {

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use pool::{Context, Result};
 
-use super::{Part, Way};
+use super::{CHUNK_BYTES, Part};
 use crate::data_map::DataRuns;
 use crate::direct::ALIGNED;
 
@@ -20,6 +20,8 @@ const ALLOCATED_BYTES: u64 = 256 << 20;
 pub(super) struct Chunk {
     pub(super) from: Range<u64>,
     pub(super) to: u64,
+    /// It is of a long run, and the target is allocated there.
+    pub(super) is_long: bool,
 }
 
 impl Chunk {
@@ -33,53 +35,67 @@ impl Chunk {
     }
 }
 
-/// The runs of data of one kind, in the order of the source.
+/// The runs of data, in the order of the source.
 pub(super) struct Runs<'a> {
     source: Part<'a>,
     target: &'a File,
     target_offset: u64,
-    lengths: Range<u64>,
-    chunk_bytes: u64,
     runs: DataRuns<'a>,
     /// The rest of the run that is being copied, from the start of the part.
     run: Range<u64>,
-    /// The target is allocated up to here, or is not allocated ahead.
+    /// That run is long.
+    is_long: bool,
+    /// The target is allocated up to here, or cannot be allocated ahead.
     allocated: Option<u64>,
 }
 
 impl<'a> Runs<'a> {
-    pub(super) fn new(source: Part<'a>, target: &'a File, target_offset: u64, way: &Way) -> Self {
+    pub(super) fn new(source: Part<'a>, target: &'a File, target_offset: u64) -> Self {
         Self {
             source,
             target,
             target_offset,
-            lengths: way.lengths.clone(),
-            chunk_bytes: way.chunk_bytes as u64,
             runs: DataRuns::new(source.file, source.offset, source.length),
             run: 0..0,
-            allocated: (!way.is_cached).then_some(0),
+            is_long: false,
+            allocated: Some(0),
         }
     }
 
-    /// The next part to be copied. Unless it is written through the page cache, the target is allocated there.
-    pub(super) fn next(&mut self) -> Result<Option<Chunk>> {
-        while self.run.is_empty() {
-            let Some(run) = self.runs.next().transpose()? else {
-                return Ok(None);
-            };
-            if self.lengths.contains(&(run.end - run.start)) {
-                self.run = run;
-            }
+    /// Whether what comes next is of a long run.
+    pub(super) fn is_long(&mut self) -> Result<bool> {
+        Ok(self.find()? && self.is_long)
+    }
+
+    /// The next part to be copied, of `most` bytes at most. What is of a long run is allocated in the target.
+    pub(super) fn next(&mut self, most: usize) -> Result<Option<Chunk>> {
+        if !self.find()? {
+            return Ok(None);
         }
-        let length = self.chunk_bytes.min(self.run.end - self.run.start);
+        let length = (most as u64).min(self.run.end - self.run.start);
         let from = self.source.offset + self.run.start;
         let to = self.target_offset + self.run.start;
-        if self.allocated.is_some_and(|end| end < to + length) {
+        if self.is_long && self.allocated.is_some_and(|end| end < to + length) {
             self.allocate(to)?;
         }
         self.run.start += length;
-        let from = from..from + length;
-        Ok(Some(Chunk { from, to }))
+        Ok(Some(Chunk {
+            from: from..from + length,
+            to,
+            is_long: self.is_long,
+        }))
+    }
+
+    /// Whether there is a run that is not wholly copied.
+    fn find(&mut self) -> Result<bool> {
+        while self.run.is_empty() {
+            let Some(run) = self.runs.next().transpose()? else {
+                return Ok(false);
+            };
+            self.is_long = run.end - run.start >= CHUNK_BYTES as u64;
+            self.run = run;
+        }
+        Ok(true)
     }
 
     /// Allocates what comes of the run, which begins at byte `start` of the target.

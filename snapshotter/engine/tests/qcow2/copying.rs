@@ -136,6 +136,29 @@ fn copies_are_exact_whatever_lies_where_and_however_long_it_is() {
 }
 
 #[test]
+fn a_copy_is_whole_when_zeroes_become_data_meanwhile() {
+    // As pages that others read of what is allocated and was never written do: the disk stays what it is, its map does not.
+    let scratch = Scratch::new(Kind::Host);
+    let source = source(&scratch);
+    fill(&source, 1, 50 * MIB, MIB / 2);
+    let target = scratch.file("copy.img", 64 * MIB);
+    let (size, once) = (64 * MIB, Cell::new(Some(())));
+    let progress = |copied, _total| {
+        if copied >= 21 * MIB && once.take().is_some() {
+            let zeroes = vec![0; 2 << 20];
+            source.write_all_at(&zeroes, 50 * MIB + MIB / 2).unwrap();
+            source.sync_all().unwrap();
+        }
+    };
+    let watch = Watch {
+        progress: &progress,
+        ..Watch::UNWATCHED
+    };
+    copy_raw(&source, size, &target, &watch).unwrap();
+    assert_same((&source, 0), (&target, 0), size);
+}
+
+#[test]
 fn copy_to_where_nothing_goes_past_the_page_cache_is_exact_too() {
     let scratch = Scratch::new(Kind::Host);
     let source = source(&scratch);
