@@ -181,14 +181,13 @@ impl PackedFile {
         }
     }
 
-    /// What a synced file has allocated, in bytes. Room that the filesystem still keeps behind the end of a file that grew, as XFS does
-    /// until it is closed, is not counted.
+    /// What a synced file has allocated, in bytes.
     ///
     /// # Errors
     /// `Io`.
     pub fn charge_bytes(&self, synced: &File) -> Result<u64> {
         let found = synced.metadata().during("look at the packed image")?;
-        Ok((found.blocks() * 512).min(self.file_bytes))
+        Ok(found.blocks() * 512)
     }
 
     /// Drops the synced file from the page cache, reads its metadata again, and holds it against what was written; and the tables have to
