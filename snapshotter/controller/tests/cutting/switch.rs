@@ -20,6 +20,9 @@ struct Cluster {
     standing: Vec<(&'static str, Stage)>,
 }
 
+/// What a content is marked with just while the driver is called about it.
+const BEING_CREATED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-created";
+
 /// The upstream controller's Lease is found wherever it is.
 const OURS: [&str; 2] = ["--mode=full", "--leader-election=false"];
 
@@ -137,6 +140,16 @@ async fn content(stage: &Stage, name: &str) {
     stage.make(&stage.contents(), content).await;
 }
 
+/// Waits until a snapshot is ready and nobody is at work on it. The upstream sidecar forgets a deletion that comes while it calls the
+/// driver, until it looks at everything again after a quarter of an hour (11 of 60, when they were deleted in such a moment).
+async fn until_at_rest(stage: &Stage) {
+    let ready = stage.until_ready().await;
+    let content = &ready["status"]["boundVolumeSnapshotContentName"];
+    let at_rest = |content: &Value| content["metadata"]["annotations"][BEING_CREATED].is_null();
+    let (contents, content) = (stage.contents(), content.as_str().unwrap());
+    stage.until(&contents, content, "at rest", at_rest).await;
+}
+
 /// What is made and what is deleted while the programs change.
 struct UnderWay {
     made: Stage,
@@ -242,7 +255,7 @@ impl Cluster {
     async fn going_ones(&mut self) {
         let stage = self.stand("leaving").await;
         let (content, handle) = made_for(&stage.begin().await);
-        stage.until_ready().await;
+        until_at_rest(&stage).await;
         stage.driver.refuse_delete(&handle, u32::MAX);
         stage.delete(&stage.snapshots(), "snap").await;
         stage.driver.called(&handle, 1).await;
@@ -256,13 +269,13 @@ impl Cluster {
         // Deleted by hand, and needed.
         let stage = self.stand("by-hand").await;
         let (content, _) = made_for(&stage.begin().await);
-        stage.until_ready().await;
+        until_at_rest(&stage).await;
         stage.delete(&stage.contents(), &content).await;
 
         // Needed by a claim that is being made from it.
         let stage = self.stand("restored").await;
         stage.begin().await;
-        stage.until_ready().await;
+        until_at_rest(&stage).await;
         let source = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "snap"});
         let spec = json!({"dataSource": source, "volumeName": ""});
         stage.unbound_claim("restored", spec).await;
@@ -274,7 +287,7 @@ impl Cluster {
     async fn begin(&self, name: &str, answer: Answer) -> UnderWay {
         let deleted = self.stage(&format!("deleted-{name}"));
         let (content, handle) = made_for(&deleted.begin().await);
-        deleted.until_ready().await;
+        until_at_rest(&deleted).await;
         deleted.driver.refuse_delete(&handle, u32::MAX);
         deleted.delete(&deleted.snapshots(), "snap").await;
         deleted.driver.called(&handle, 1).await;
@@ -314,7 +327,7 @@ impl Cluster {
     async fn canary(&self, name: &str) {
         let canary = self.stage(&format!("canary-{name}"));
         let (content, _) = made_for(&canary.begin().await);
-        canary.until_ready().await;
+        until_at_rest(&canary).await;
         canary.delete(&canary.snapshots(), "snap").await;
         canary.until_gone(&canary.snapshots(), "snap").await;
         canary.until_gone(&canary.contents(), &content).await;
@@ -379,6 +392,9 @@ impl Cluster {
         for (name, stage) in &self.standing {
             eprintln!("{name} is deleted");
             stage.driver.script(&stage.volume(), &[Answer::Ready]);
+            if !is_settled(name) {
+                until_at_rest(stage).await;
+            }
             let at_once = DeleteParams::default();
             if *name == "restored" {
                 stage.claims().delete("restored", &at_once).await.unwrap();
@@ -404,7 +420,7 @@ impl Cluster {
     }
 }
 
-/// Takes away the mark that a content has just while the driver is called about it.
+/// Takes away [`BEING_CREATED`].
 fn unmark(content: &mut Value) {
     let Some(metadata) = content["metadata"].as_object_mut() else {
         return;
@@ -413,7 +429,7 @@ fn unmark(content: &mut Value) {
         .get_mut("annotations")
         .and_then(Value::as_object_mut);
     let Some(marks) = marks else { return };
-    let _mark = marks.remove("snapshot.storage.kubernetes.io/volumesnapshot-being-created");
+    let _mark = marks.remove(BEING_CREATED);
     if marks.is_empty() {
         let _none = metadata.remove("annotations");
     }
