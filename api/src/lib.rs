@@ -16,6 +16,8 @@
 )]
 
 mod claim;
+#[cfg(feature = "watch")]
+mod connection;
 mod failure;
 mod pool;
 mod snapshot;
@@ -24,6 +26,8 @@ mod volume;
 mod watching;
 
 pub use claim::ClaimReference;
+#[cfg(feature = "watch")]
+pub use connection::client;
 pub use failure::Failure;
 pub use pool::{
     Features, LocalPool, LocalPoolSpec, LocalPoolStatus, Orphan, Quarantined,

@@ -123,7 +123,7 @@ async fn client(args: &Args) -> anyhow::Result<Client> {
             .await
             .context("find the API server; outside of a pod, give --kubeconfig")?,
     };
-    Client::try_from(config).context("set up the client of the API server")
+    api::client(&config).context("set up the client of the API server")
 }
 
 /// What goes on beside the calls, for ever.

@@ -1,14 +1,10 @@
 //! The connection to the API server.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-
-/// How long a connection may take. Reads have no limit here: a watch is silent for minutes.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// A client for the API server of the pod's own cluster, or of `kubeconfig`. Nothing is connected yet, so it does not matter
 /// whether the server is there.
@@ -16,7 +12,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When there is no pod's ServiceAccount, or the file cannot be read.
 pub(super) async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let mut config = match kubeconfig {
+    let config = match kubeconfig {
         None => Config::incluster()
             .context("there is no ServiceAccount here: outside of a pod, give --kubeconfig")?,
         Some(path) => {
@@ -27,7 +23,5 @@ pub(super) async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> 
                 .with_context(|| format!("use {}", path.display()))?
         }
     };
-    config.connect_timeout = Some(CONNECT);
-    config.write_timeout = Some(CONNECT);
-    Client::try_from(config).context("make a client for the API server")
+    api::client(&config).context("make a client for the API server")
 }

@@ -119,7 +119,7 @@ async fn client(args: &Args) -> anyhow::Result<Client> {
             .await
             .context("find the API server; outside of a pod, give --kubeconfig")?,
     };
-    Client::try_from(config).context("set up the client of the API server")
+    api::client(&config).context("set up the client of the API server")
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {

@@ -181,10 +181,11 @@ fn source_snapshot_and_restore_can_be_deleted_in_any_order() {
     let class = "vd-immediate";
     for index in 0..orders.len() {
         let [source, cut, restored] = names(index);
-        space.apply(&[
-            Claim::new(&source).class(class).block().object(),
-            snapshot(&cut, &source),
-        ]);
+        space.apply(&[Claim::new(&source).class(class).block().object()]);
+        // Only then: whoever serves snapshots writes to their claims, and kube-controller-manager, which may be binding one just
+        // then, calls that a failure.
+        space.bound(&source);
+        space.apply(&[snapshot(&cut, &source)]);
         // Only then: a restore of a snapshot that is not ready fails and is tried again.
         space.snapshot_ready(&cut);
         space.apply(&[Claim::new(&restored)
