@@ -119,9 +119,10 @@ const NOT_ACCEPTED: [(&str, &str); 7] = [
         "create -q -f qcow2 -o data_file=PATH.data PATH 1M",
         "data-file",
     ),
+    // Not `luks`, whose field of the header the reader's own tests set: qemu-img measures its processor first, for seconds, and one time
+    // in forty finds that it cannot ("Unable to get accurate CPU usage").
     (
-        "create -q -f qcow2 --object secret,id=one,data=x -o encrypt.format=luks,encrypt.key-secret=one,\
-         encrypt.iter-time=10 PATH 1M",
+        "create -q -f qcow2 --object secret,id=one,data=x -o encrypt.format=aes,encrypt.key-secret=one PATH 1M",
         "encryption",
     ),
     ("snapshot -c one PATH", "internal-snapshots"),
