@@ -18,7 +18,7 @@ use tower::{BoxError, ServiceBuilder};
 
 /// How long the server may take until it begins to answer, to a watch too: it begins at once, also when nothing has happened.
 const ANSWER: Duration = Duration::from_secs(30);
-/// How long a connection may take. Looking for another address comes after it.
+/// How long a connection may take, all addresses of a name together. What TLS takes after it counts as waiting for an answer.
 const CONNECT: Duration = Duration::from_secs(10);
 /// After so much silence the other end is asked whether it is there, and then this often: a machine that lost its power says nothing, and
 /// is noticed within 35 seconds. `client-go` takes 45.
